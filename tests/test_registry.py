@@ -1,0 +1,40 @@
+import pytest
+
+from tests import helpers
+from tests.registry import CASES
+
+
+def ids(cases):
+    return [f"{case.name.removeprefix('jaxdiv.')}-{i}" for i, case in enumerate(cases)]
+
+
+def parametrize(select):
+    cases = [case for case in CASES if select(case)]
+    return pytest.mark.parametrize("case", cases, ids=ids(cases))
+
+
+@parametrize(lambda case: case.order > 0)
+def test_derivatives(case):
+    helpers.check_derivatives(
+        case.call, case.args, order=case.order, in_scan=case.in_scan, rtol=case.rtol
+    )
+
+
+@parametrize(lambda case: case.transforms)
+def test_transforms(case):
+    helpers.check_transforms(case.call, case.args)
+
+
+@parametrize(lambda case: case.dtypes)
+def test_dtypes(case):
+    helpers.check_dtypes(case.call, case.args)
+
+
+BAD = [(case.name, bad) for case in CASES for bad in case.bad]
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"), BAD, ids=[f"{name}-{i}" for i, (name, _) in enumerate(BAD)]
+)
+def test_bad_input(name, bad):
+    helpers.check_bad_input(bad.call, bad.error, *bad.words)
