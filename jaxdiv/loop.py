@@ -93,7 +93,7 @@ def chunks(
     def run(state: PyTree, first: Array, context: PyTree, *, length: int) -> tuple:
         return jax.lax.scan(
             lambda carry, i: guarded(carry, i, context),
-            (state, jnp.array(True)),
+            (state, jnp.ones((), bool)),
             first + jnp.arange(length, dtype=jnp.int32),
         )
 
