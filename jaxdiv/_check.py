@@ -7,16 +7,16 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxdiv.typing import Array, ArrayLike
 
 
 def concrete(x: Any) -> np.ndarray | None:
     """The value of `x` as a NumPy array, or None where `x` is traced."""
-    return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+    return None if isinstance(x, Tracer) else np.asarray(x)
 
 
 def floating(**arrays: ArrayLike) -> tuple[Array, ...]:
@@ -62,9 +62,7 @@ def rank(expected: int, **arrays: Array) -> None:
     """Raises ValueError unless every array has `expected` axes."""
     for name, x in arrays.items():
         if x.ndim != expected:
-            raise ValueError(
-                f"{name} has shape {x.shape}; expected {expected} axes."
-            )
+            raise ValueError(f"{name} has shape {x.shape}; expected {expected} axes.")
 
 
 def in_range(
@@ -95,7 +93,7 @@ def in_range(
 
 def positive(**values: ArrayLike) -> None:
     """Raises ValueError where a concrete value is not a positive finite number."""
-    in_range(0.0, math.inf, **values)
+    in_range(0.0, math.inf, closed=False, **values)
 
 
 def one_of(name: str, value: Any, options: Iterable[Any]) -> None:

@@ -80,9 +80,9 @@ def check_derivatives(f, args, *, order=2, in_scan=False, rtol=1e-6, atol=1e-8):
 
         step = 10 * _STEP
         plus, minus = _shift(args, w, step), _shift(args, w, -step)
-        second = (
-            jax.jit(along_reverse)(*plus) - jax.jit(along_reverse)(*minus)
-        ) / (2 * step)
+        second = (jax.jit(along_reverse)(*plus) - jax.jit(along_reverse)(*minus)) / (
+            2 * step
+        )
         modes = {
             "forward over reverse": lambda h, *a: jax.jvp(
                 lambda *b: _dot(jax.grad(h, names)(*b), v), a, w
