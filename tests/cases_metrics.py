@@ -42,6 +42,7 @@ CASES = [
         "jaxdiv.metrics.frechet_distance",
         between_roots,
         (REAL[0], ROOTS[0], REAL[1], ROOTS[1]),
+        in_scan=True,
         bad=(
             Bad(
                 lambda: metrics.frechet_distance(

@@ -40,6 +40,20 @@ def test_frechet_is_zero_between_equals_and_nan_on_nan():
     assert jnp.isnan(metrics.frechet_distance(jnp.ones(3), bad, jnp.ones(3), cov))
 
 
+def test_frechet_gradient_at_equal_eigenvalues(x64):
+    def between(c1, c2):
+        return metrics.frechet_distance(jnp.zeros(3), c1, jnp.zeros(3), c2)
+
+    # for commuting matrices it is the sum of (sqrt a_i - sqrt b_i)^2
+    gradients = jax.grad(between, (0, 1))(4 * jnp.eye(3), 9 * jnp.eye(3))
+    np.testing.assert_allclose(gradients[0], (1 - 3 / 2) * np.eye(3), atol=1e-14)
+    np.testing.assert_allclose(gradients[1], (1 - 2 / 3) * np.eye(3), atol=1e-14)
+    along = lambda t: between(4 * jnp.eye(3), (9 + t) * jnp.eye(3))
+    np.testing.assert_allclose(jax.hessian(along)(0.0), 3 * 2 / (2 * 27), rtol=1e-12)
+    singular = jnp.diag(jnp.array([1.0, 0.0, 0.0]))
+    assert jnp.isfinite(jax.grad(between)(singular, jnp.eye(3))).all()
+
+
 def by_brute_force(real, fake, k):
     def radius(x):
         return np.sort(cdist(x, x), 1)[:, k]

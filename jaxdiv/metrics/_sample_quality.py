@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv import _check
+from jaxdiv.implicit._psd_sqrt import psd_sqrt
 from jaxdiv.typing import Array, ArrayLike
 
 
@@ -41,9 +42,9 @@ def frechet_distance(
     .. math:: |m_1 - m_2|^2 + \operatorname{tr} C_1 + \operatorname{tr} C_2
               - 2 \operatorname{tr} (C_1^{1/2} C_2 C_1^{1/2})^{1/2}
 
-    Eigenvalues below zero by rounding are clipped, so singular covariances are safe.
-    An error e in a singular direction enters as sqrt(e): estimate the covariances in
-    float64 (`jax.enable_x64`) where three digits do not do.
+    Eigenvalues below zero count as zero, so singular covariances are safe. A rounding
+    error e in a singular direction enters as sqrt(e): pass float64 (`jax.enable_x64`)
+    where three digits do not do.
 
     Args:
       mean1: mean of the first law, shape `[d]`.
@@ -58,7 +59,9 @@ def frechet_distance(
       TypeError: an input is not of a floating dtype.
       ValueError: the shapes are not `[d]`, `[d, d]`, `[d]`, `[d, d]`.
 
-    Differentiable in all arguments where the covariances are regular.
+    Differentiable in all arguments, in every mode and order, equal eigenvalues
+    included; in the null space of a singular covariance, where the derivative is
+    infinite, it is taken as zero.
 
     Example:
       >>> import jax.numpy as jnp
@@ -77,10 +80,8 @@ def frechet_distance(
         raise ValueError(
             f"cov1 has shape {c1.shape} and cov2 {c2.shape}; expected {2 * m1.shape}."
         )
-    values, vectors = jnp.linalg.eigh(c1)
-    root = vectors * jnp.sqrt(jnp.maximum(values, 0))  # C_1 = root root^T
-    inner = jnp.linalg.eigvalsh(root.T @ c2 @ root)
-    overlap = jnp.sum(jnp.sqrt(jnp.maximum(inner, 0)))
+    root = psd_sqrt(c1)
+    overlap = jnp.trace(psd_sqrt(root @ c2 @ root))
     return jnp.sum((m1 - m2) ** 2) + jnp.trace(c1) + jnp.trace(c2) - 2 * overlap
 
 
