@@ -313,13 +313,14 @@ def quadratic_logits(head, fake, x, t):
 
 
 def config(**options):
-    adam = lambda rate: optax.adam(optax.cosine_decay_schedule(rate, 3000), b1=0.0)
+    adam = lambda rate: optax.adam(rate, b1=0.0)
     defaults = {
         "law": diffusion.edm(0.05, 5.0),
         "t_init": T_INIT,
         "aux_updates": 2,
         "ema_decay": 0.98,
         "gan_weight": 0.0,
+        "dmd_normalise": False,  # in one dimension the normaliser has heavy tails
     }
     return diffusion.DistillConfig(
         gaussian_denoise,
@@ -367,8 +368,8 @@ def test_three_nets_find_the_teachers_law(name, gan_weight):
     assert abs(std - 0.5) < 0.06
     # The fake denoiser has followed the student, and the ratio is near 1.
     assert abs(jnp.exp(state.fake["log_std"][0]) - std) < 0.08
+    assert abs(state.fake["mean"][0] - mean) < 0.08
     assert abs(metrics["ratio"][-100:].mean() - 1) < 0.1
-    assert metrics["distill_loss"][-50:].mean() < metrics["distill_loss"][:5].mean() / 4
     assert all(jnp.isfinite(metric).all() for metric in metrics.values())
     for name in TEACHER:
         np.testing.assert_array_equal(state.teacher[name], TEACHER[name])
@@ -389,11 +390,11 @@ def test_step_is_its_parts():
     )
     state, key = start(cfg), jax.random.key(3)
     batch = jnp.linspace(0, 2, 6)[:, None]
-    new, metrics = diffusion.make_step(cfg)(state, batch, key)
+    new, metrics = jax.jit(diffusion.make_step(cfg))(state, batch, key)
     # Fake and head move first; the student sees the moved ones.
     moved = state._replace(fake=new.fake, head=new.head)
     frozen = cfg._replace(fake_optimizer=optax.sgd(0.0), head_optimizer=optax.sgd(0.0))
-    alone, _ = diffusion.make_step(frozen)(moved, batch, key)
+    alone, _ = jax.jit(diffusion.make_step(frozen))(moved, batch, key)
     jax.tree.map(np.testing.assert_array_equal, alone.student, new.student)
     average = jax.tree.map(
         lambda old, now: 0.98 * old + 0.02 * now, state.ema, new.student
@@ -431,7 +432,7 @@ def test_a_nan_in_any_net_shows_in_the_metrics(net):
     cfg = config(gan_weight=0.1)
     state = start(cfg)
     poisoned = jax.tree.map(lambda x: x * jnp.nan, getattr(state, net))
-    _, metrics = diffusion.make_step(cfg)(
+    _, metrics = jax.jit(diffusion.make_step(cfg))(
         state._replace(**{net: poisoned}), jnp.ones((4, 1)), jax.random.key(0)
     )
     assert not all(jnp.isfinite(metric) for metric in metrics.values())
@@ -441,7 +442,7 @@ def test_nets_in_low_precision_keep_losses_in_float32():
     half = lambda params, x, t: gaussian_denoise(params, x, t).astype(jnp.bfloat16)
     logits = lambda *args: quadratic_logits(*args).astype(jnp.bfloat16)
     cfg = config()._replace(denoise=half, discriminate=logits)
-    state, metrics = diffusion.make_step(cfg)(
+    state, metrics = jax.jit(diffusion.make_step(cfg))(
         start(cfg), jnp.ones((8, 1), jnp.bfloat16), jax.random.key(0)
     )
     losses = [k for k in metrics if k.endswith("loss") or k == "ratio"]
@@ -451,11 +452,11 @@ def test_nets_in_low_precision_keep_losses_in_float32():
 
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxdiv import diffusion
 from tests import test_distill as toy
 
-mesh = jax.make_mesh((8,), ("data",))
+mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 cfg = toy.config(gan_weight=0.1)
 step = jax.jit(diffusion.make_step(cfg))
 batch = 1 + 0.5 * jax.random.normal(jax.random.key(1), (64, 1))
@@ -465,7 +466,8 @@ for given in (batch, spread):
     state = toy.start(cfg)
     for i in range(3):
         state, metrics = step(state, given, jax.random.key(i))
-    print(*[float(x) for x in jax.tree.leaves((state, metrics))])
+    leaves = jax.tree.leaves((state, metrics))
+    print(*np.concatenate([np.ravel(x) for x in leaves]))
 """
 
 

@@ -72,16 +72,13 @@ def _student_loss(
     key_x0, key_t = jax.random.split(key)
     x0 = _generate(cfg, student, key_x0, real)
     t, (noised,) = _draw_noised(cfg, key_t, x0)
-    logits = cfg.discriminate(state.head, state.fake, noised, t)
+    (logits,) = _check.floating(
+        logits=cfg.discriminate(state.head, state.fake, noised, t)
+    )
     ratio = ratio_from_logits(logits, cfg.ratio_clip)
-    law = cfg.law
+    limits = {"t_min": cfg.law.t_min, "t_max": cfg.law.t_max}
     normalised, bins = bin_normalise(
-        ratio,
-        t,
-        state.ratio_bins,
-        t_min=law.t_min,
-        t_max=law.t_max,
-        rate=cfg.bin_rate,
+        ratio, t, state.ratio_bins, rate=cfg.bin_rate, **limits
     )
     # Nothing flows back through the two denoisers: no need to record them.
     frozen = jax.lax.stop_gradient(noised)

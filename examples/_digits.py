@@ -1,0 +1,285 @@
+"""What `one_step_digits` needs beside its story: recipes, features, pictures."""
+
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from examples._report import print_table
+from jaxdiv import datasets, diffusion, metrics, networks
+from jaxdiv.typing import Apply, Array, Key, Params
+
+ASSETS = pathlib.Path(__file__).parent / "assets"
+NEIGHBOURS = 5
+COLUMNS = ("NFE", "FDfeat", "FDpix", "P", "R", "D", "C", "s per 1000")
+
+Layers = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+class Recipe(NamedTuple):
+    """The settings of one data set.
+
+    Attributes:
+      network: makes the network inside the preconditioning.
+      width: length of the features that the discriminator reads.
+      sigma_data: standard deviation of the pixels.
+      log_sigma: mean and standard deviation of the teacher's log noise level.
+      teacher_steps: length of the teacher's training.
+      teacher_rate: its learning rate, decayed by a cosine.
+      teacher_ema: decay of its running average.
+      student_steps: length of the distillation.
+      student_rate: learning rate of the student.
+      aux_rate: learning rate of the fake denoiser and of the discriminator.
+      student_ema: decay of the student's running average.
+      gan_weight: weight of the GAN loss.
+      t_init: noise level that the student starts from, five standard deviations.
+      batch: batch size of both.
+      chunk: steps a dispatch, about a second.
+      checkpoint_every: steps between two checkpoints.
+      sample_batch: samples drawn at a time.
+      samples: samples that are judged.
+    """
+
+    network: Callable[[nnx.Rngs], nnx.Module]
+    width: int
+    sigma_data: float
+    log_sigma: tuple[float, float] = (-0.8, 1.4)
+    teacher_steps: int = 4000
+    teacher_rate: float = 2e-3
+    teacher_ema: float = 0.998
+    student_steps: int = 500
+    student_rate: float = 2e-4
+    aux_rate: float = 5e-4
+    student_ema: float = 0.995
+    gan_weight: float = 0.1
+    t_init: float = 3.76
+    batch: int = 256
+    chunk: int = 50
+    checkpoint_every: int = 500
+    sample_batch: int = 500
+    samples: int = 1797
+
+
+class Bars(NamedTuple):
+    """What the recipe's figures must reach.
+
+    Attributes:
+      teacher: largest Frechet distance of the teacher, in features.
+      student: largest of the student.
+      recall: smallest recall of the student.
+      undistilled: smallest Frechet distance of the teacher's own single step.
+      seconds: longest training of the teacher on two free cores.
+    """
+
+    teacher: float
+    student: float
+    recall: float
+    undistilled: float
+    seconds: float
+
+
+RECIPES = {
+    "digits": Recipe(
+        network=lambda rngs: networks.ScoreMLP(64, width=256, depth=3, rngs=rngs),
+        width=256,
+        sigma_data=0.752,
+    ),
+}
+BARS = {"digits": Bars(1.3, 1.6, 0.75, 20.0, 150.0)}
+
+
+def recipe(name: str, student_steps: int | None, *, quick: bool) -> Recipe:
+    """The recipe of a data set, shortened for a quick run."""
+    found = RECIPES[name]
+    if quick:
+        found = found._replace(
+            teacher_steps=300,
+            teacher_ema=0.98,
+            student_steps=found.chunk,  # one program to compile
+            student_ema=0.9,
+            samples=400,
+        )
+    if student_steps is None:
+        return found
+    if student_steps < 1:
+        sys.exit(f"--steps is {student_steps}; expected at least 1.")
+    return found._replace(student_steps=student_steps)
+
+
+class Dataset(NamedTuple):
+    """Images and the space in which samples are compared with them.
+
+    Attributes:
+      images: `(n, height, width, 1)` in [-1, 1].
+      features: function from images to the classifier's last hidden units.
+    """
+
+    images: np.ndarray
+    features: Callable[[np.ndarray], np.ndarray]
+
+
+def load(name: str) -> Dataset:
+    """The images and their features: stored ones for digits, else trained here."""
+    if name == "digits":
+        stored = np.load(ASSETS / "digits_features.npz", allow_pickle=False)
+        layers = [(stored[f"weights{i}"], stored[f"bias{i}"]) for i in range(2)]
+        images = datasets.digits().images
+    else:
+        images, labels = datasets.mnist5k()
+        layers, _ = train_features(images, labels, size=4000)
+    return Dataset(images, lambda x: hidden_units(layers, x))
+
+
+def train_features(
+    images: np.ndarray, labels: np.ndarray, *, size: int
+) -> tuple[Layers, float]:
+    """Hidden layers of a classifier of `size` images, and its accuracy on the rest."""
+    from sklearn.neural_network import MLPClassifier
+
+    order = np.random.default_rng(0).permutation(len(images))
+    pixels = images.reshape(len(images), -1)[order]
+    train, test = slice(size), slice(size, None)
+    model = MLPClassifier((128, 64), random_state=0)
+    model.fit(pixels[train], labels[order][train])
+    layers = list(zip(model.coefs_, model.intercepts_, strict=True))[:-1]
+    return layers, model.score(pixels[test], labels[order][test])
+
+
+def hidden_units(layers: Layers, images: np.ndarray) -> np.ndarray:
+    """The last hidden units of the classifier, in float64."""
+    hidden = images.reshape(len(images), -1).astype(np.float64)
+    for weights, bias in layers:
+        hidden = np.maximum(hidden @ weights + bias, 0)
+    return hidden
+
+
+def frechet(x: np.ndarray, y: np.ndarray) -> float:
+    """Frechet distance between the Gaussians with the moments of two samples."""
+    moments = [
+        f(z) for z in (x, y) for f in (lambda z: z.mean(0), lambda z: np.cov(z.T))
+    ]
+    return float(metrics.frechet_distance(*moments))
+
+
+def compare(data: Dataset, real: np.ndarray, fake: np.ndarray) -> dict[str, float]:
+    """Distances and the shares P, R, D, C of generated images against real ones."""
+    pixels = [x.reshape(len(x), -1).astype(np.float64) for x in (real, fake)]
+    features = [data.features(x) for x in (real, fake)]
+    with jax.enable_x64(True):  # noqa: FBT003 - covariances of digits are singular
+        precision, recall = metrics.precision_recall(*features, k=NEIGHBOURS)
+        density, coverage = metrics.density_coverage(*features, k=NEIGHBOURS)
+        distances = {"FDfeat": frechet(*features), "FDpix": frechet(*pixels)}
+    shares = {"P": precision, "R": recall, "D": density, "C": coverage}
+    return distances | {name: float(x) for name, x in shares.items()}
+
+
+class Sampler:
+    """Draws images by 35 evaluations of a network or by one."""
+
+    def __init__(self, denoise: Apply, shape: tuple[int, ...], recipe: Recipe) -> None:
+        self._recipe = recipe
+        shape = (recipe.sample_batch, *shape)
+
+        def draw(params: Params, key: Key, law: diffusion.NoiseLaw, how: str) -> Array:
+            def score(x: Array, t: Array) -> Array:
+                return (denoise(params, x, t) - x) / t**2
+
+            return diffusion.sample(law, score, key, shape, how)
+
+        student_law = diffusion.edm(t_max=recipe.t_init)
+        self._draw = {
+            35: jax.jit(partial(draw, law=diffusion.edm(), how="heun_edm")),
+            1: jax.jit(partial(draw, law=student_law, how="one_step")),
+        }
+
+    def __call__(self, params: Params, key: Key, nfe: int) -> np.ndarray:
+        """The recipe's number of samples."""
+        n = self._recipe.samples
+        keys = jax.random.split(key, -(-n // self._recipe.sample_batch))
+        return np.concatenate([self._draw[nfe](params, k) for k in keys])[:n]
+
+    def seconds(self, params: Params, nfe: int) -> float:
+        """Seconds for 1,000 samples, the best of three runs of compiled code."""
+        key, times = jax.random.key(0), []
+        for _ in range(3):
+            start = time.perf_counter()
+            self._draw[nfe](params, key).block_until_ready()
+            times.append(time.perf_counter() - start)
+        return min(times) * 1000 / self._recipe.sample_batch
+
+
+def draw_digits(rows: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
+    """A picture with two lines of digits for each entry of `rows`."""
+    import matplotlib.pyplot as plt
+
+    columns = 16
+    shown = 2 * columns
+    figure, axes = plt.subplots(
+        len(rows), figsize=(10, 1.5 * len(rows)), layout="constrained"
+    )
+    for axis, (label, images) in zip(axes, rows.items(), strict=True):
+        few = images[:: len(images) // shown][:shown, :, :, 0]
+        lines = few.reshape(2, columns, *few.shape[1:])
+        axis.imshow(
+            np.concatenate([np.concatenate(line, 1) for line in lines]),
+            cmap="gray_r",
+            vmin=-1,
+            vmax=1,
+        )
+        axis.set_title(label, loc="left", fontsize=10)
+        axis.axis("off")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def draw_training(
+    teacher: Mapping[str, np.ndarray],
+    students: Mapping[str, Mapping[str, np.ndarray]],
+    path: pathlib.Path,
+) -> None:
+    """Losses of all nets, the density ratio and the logits over the run."""
+    import matplotlib.pyplot as plt
+
+    of_student = (
+        "fake_loss",
+        "discriminator_loss",
+        "distill_loss",
+        "ratio",
+        "abs_logit",
+    )
+    figure, axes = plt.subplots(2, 3, figsize=(11, 5), layout="constrained")
+    for axis, name in zip(axes.flat, ("teacher loss", *of_student), strict=True):
+        runs = students if name in of_student else {"teacher": teacher}
+        for label, history in runs.items():
+            axis.plot(_smooth(history[name.removeprefix("teacher ")]), label=label)
+        axis.set_title(name.replace("_", " "), fontsize=10)
+    axes.flat[0].set_yscale("log")
+    axes.flat[1].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _smooth(values: np.ndarray, window: int = 25) -> np.ndarray:
+    window = min(window, len(values))
+    return np.convolve(values, np.ones(window) / window, mode="valid")
+
+
+def half_against_half(data: Dataset) -> dict[str, float]:
+    """The floor of every measure: one half of the real images against the other."""
+    order = np.random.default_rng(0).permutation(len(data.images))
+    first, second = np.array_split(order, 2)
+    return compare(data, data.images[first], data.images[second])
+
+
+def print_rows(table: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints a line for each model; what was not measured is a dash."""
+    rows = [
+        [label, *(row.get(c, "-") for c in COLUMNS)] for label, row in table.items()
+    ]
+    print_table(("model", *COLUMNS), rows)

@@ -1,0 +1,1 @@
+"""Small files that the examples read, each beside the script that makes it."""
