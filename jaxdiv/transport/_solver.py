@@ -10,6 +10,7 @@ then one matrix-vector product. "log" leaves M in the exponent: slower, and safe
 whatever the range of M. All else is shared.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -105,7 +106,7 @@ def exponent(f: Array, g: Array, C: Array, eps: Array) -> Array:
     No pair of which one weight is positive comes near the bound. A forbidden pair
     gets -inf, and a derivative of 0 instead of inf - inf.
     """
-    allowed = C < jnp.inf
+    allowed = ~jnp.isposinf(C)
     slack = f[:, None] + g - jnp.where(allowed, C, 0)
     return jnp.where(allowed, jnp.minimum(slack / eps, _log_range(C, 0.8)), -jnp.inf)
 
@@ -162,12 +163,12 @@ def _start(problem: Problem, g: Array | float) -> tuple[Array, Array, Array]:
 
 
 def _log_range(x: Array, share: float) -> float:
-    return share * float(jnp.log(jnp.finfo(x.dtype).max))
+    return share * math.log(jnp.finfo(x.dtype).max)
 
 
 def _reach(x: Array, method: str) -> float:
     """Bound on |u| and |v| before they are absorbed: K keeps its range up to it."""
-    return _log_range(x, 1 / 3) if method == "kernel" else float("inf")
+    return _log_range(x, 1 / 3) if method == "kernel" else math.inf
 
 
 def _half_steps(
@@ -225,9 +226,7 @@ def _absorb_and_iterate(
     def block(s: _Inner) -> _Inner:
         return _accepted(s, iterate(s, a, b, rows, columns), options)
 
-    s = jax.lax.while_loop(
-        going, block, _enter(state, a, b, rows, columns, options)
-    )
+    s = jax.lax.while_loop(going, block, _enter(state, a, b, rows, columns, options))
     # Plain half-steps: the error cannot grow, and the second marginal becomes exact.
     u, v = s.u_next, columns(s.u_next)
     error = _marginal_error(a, u, rows(v))
