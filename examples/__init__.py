@@ -1,0 +1,1 @@
+"""Worked pipelines, one file each; run them as `python -m examples.<name>`."""

@@ -62,9 +62,7 @@ def implicit_identity(
 
     # Stopped before the bind: the rule never reads the tangent of x.
     x_leaves = [jax.lax.stop_gradient(leaf) for leaf in x_leaves]
-    out = _identity_p.bind(
-        *x_leaves, *theta_leaves, rule=on_leaves, size=len(x_leaves)
-    )
+    out = _identity_p.bind(*x_leaves, *theta_leaves, rule=on_leaves, size=len(x_leaves))
     return x_tree.unflatten(out)
 
 
@@ -93,10 +91,13 @@ def _batch(
 ) -> tuple[list[Array], list[int]]:
     """Every x leaf gets the batch axis; the theta leaves keep what they have."""
     length = next(
-        leaf.shape[axis] for leaf, axis in zip(leaves, axes, strict=True) if axis is not None
+        leaf.shape[axis]
+        for leaf, axis in zip(leaves, axes, strict=True)
+        if axis is not None
     )
     x = [
-        jnp.broadcast_to(leaf, (length, *leaf.shape)) if axis is None
+        jnp.broadcast_to(leaf, (length, *leaf.shape))
+        if axis is None
         else jnp.moveaxis(leaf, axis, 0)
         for leaf, axis in zip(leaves[:size], axes[:size], strict=True)
     ]

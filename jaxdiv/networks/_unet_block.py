@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxdiv.networks._conv import Conv
 from jaxdiv.typing import Array, Key
 
 _SKIP_SCALE = math.sqrt(0.5)  # keeps the variance of a sum of two
@@ -18,10 +19,8 @@ def xavier(gain: float = 1.0) -> nnx.Initializer:
 
 def conv(
     channels_in: int, channels_out: int, size: int, *, gain: float = 1.0, rngs: nnx.Rngs
-) -> nnx.Conv:
-    return nnx.Conv(
-        channels_in, channels_out, (size, size), kernel_init=xavier(gain), rngs=rngs
-    )
+) -> Conv:
+    return Conv(channels_in, channels_out, size, kernel_init=xavier(gain), rngs=rngs)
 
 
 def group_norm(channels: int, *, rngs: nnx.Rngs) -> nnx.GroupNorm:

@@ -62,6 +62,12 @@ def paired_cost(x: Array, y: Array, cost: Cost) -> Array:
     return jax.vmap(lambda x, y: _NAMED[cost](x[None], y[None])[0, 0])(x, y)
 
 
+def mean_cost(x: Array, y: Array, cost: Cost) -> Array:
+    """The scale of the costs, a constant in derivatives; 1 where no pair costs."""
+    mean = jax.lax.stop_gradient(jnp.mean(cost_matrix(x, y, cost)))
+    return jnp.where(mean == 0, 1, mean)
+
+
 def check_cost(cost: Cost) -> None:
     if not callable(cost):
         _check.one_of("cost", cost, _NAMED)

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 
 from jaxdiv import _check, loop
-from jaxdiv.transport._cost import Cost, check_cost, clouds, cost_matrix
+from jaxdiv.transport._cost import Cost, check_cost, clouds, mean_cost
 from jaxdiv.transport._divergence import sinkhorn_divergence
-from jaxdiv.transport._monge_gap import monge_gap_from_samples
+from jaxdiv.transport._monge_gap import KINDS, monge_gap_from_samples
 from jaxdiv.typing import Array, ArrayLike, Key, Params
 
 Net = tuple[Callable[[Key], Params], Callable[[Params, Array], Array]]
@@ -106,7 +106,7 @@ def fit_monge_map(
       >>> from jaxdiv import transport
       >>> x = jax.random.normal(jax.random.key(0), (200, 1))
       >>> apply, params, history = transport.fit_monge_map(
-      ...     jax.random.key(1), x, x + 2, steps=100, batch_size=64
+      ...     jax.random.key(1), x, x + 2, steps=200, batch_size=64
       ... )
       >>> print(history["status"], f"{jnp.mean(apply(params, x) - x):.1f}")
       done 2.0
@@ -115,6 +115,7 @@ def fit_monge_map(
       Uscidda and Cuturi, 2023, arXiv:2302.04953, eq. (9).
     """
     check_cost(cost)
+    _check.one_of("kind", kind, KINDS)
     x, y = clouds(x, y)
     _check.in_range(0.0, closed=True, lam=lam)
     _check.in_range(1, closed=True, steps=steps, batch_size=batch_size)
@@ -123,8 +124,8 @@ def fit_monge_map(
     if optimizer is None:
         optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, steps))
     few = x[:_SCALE_POINTS], y[:_SCALE_POINTS]
-    fit_scale = eps_fit * jnp.mean(cost_matrix(*few, "sqeuclidean"))
-    gap_scale = eps_gap * jnp.mean(cost_matrix(*few, cost))
+    fit_scale = eps_fit * mean_cost(*few, "sqeuclidean")
+    gap_scale = eps_gap * mean_cost(*few, cost)
 
     def objective(params: Params, batch_x: Array, batch_y: Array) -> tuple:
         image = apply(params, batch_x)

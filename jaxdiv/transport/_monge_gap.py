@@ -17,13 +17,14 @@ from jaxdiv.transport._cost import (
     check_cost,
     clouds,
     cost_matrix,
+    mean_cost,
     paired_cost,
 )
 from jaxdiv.transport._plan import plan
 from jaxdiv.transport._sinkhorn import SinkhornResult, self_cost, sinkhorn
 from jaxdiv.typing import Array, ArrayLike
 
-_KINDS = ("debiased", "entropy", "kl", "sharp")
+KINDS = ("debiased", "entropy", "kl", "sharp")
 _RELATIVE_EPS = 0.02  # of the mean cost, where nothing is said
 
 
@@ -93,7 +94,7 @@ def monge_gap_from_samples(
     References:
       Uscidda and Cuturi, 2023, arXiv:2302.04953, eq. (8).
     """
-    _check.one_of("kind", kind, _KINDS)
+    _check.one_of("kind", kind, KINDS)
     check_cost(cost)
     if offset and kind != "entropy":
         raise ValueError(f"offset=True has no meaning for kind {kind!r}.")
@@ -243,7 +244,7 @@ def monge_gap_gradient(
             "kind is 'sharp'; expected 'entropy', 'kl' or 'debiased'. The gradient of "
             "the sharp gap needs a linear solve: use jax.grad."
         )
-    _check.one_of("kind", kind, _KINDS)
+    _check.one_of("kind", kind, KINDS)
     check_cost(cost)
     x, y = _paired(x, y)
     eps = _resolved_eps(x, y, cost, eps, relative_eps)
@@ -273,7 +274,8 @@ def monge_gap_gradient(
 def exact_monge_gap(x: ArrayLike, y: ArrayLike, *, cost: Cost = "sqeuclidean") -> Array:
     r"""Monge gap of the map that sends x_i to y_i, without regularisation.
 
-    .. math:: \frac1n\sum_i c(x_i, y_i) - \min_\sigma \frac1n\sum_i c(x_i, y_{\sigma(i)})
+    .. math:: \frac1n\sum_i c(x_i, y_i)
+              - \min_\sigma \frac1n\sum_i c(x_i, y_{\sigma(i)})
 
     The assignment is solved by SciPy on the host, in O(n^3): a thousand points take a
     fraction of a second.
@@ -338,6 +340,4 @@ def _resolved_eps(
         return eps
     share = _RELATIVE_EPS if relative_eps is None else relative_eps
     _check.positive(relative_eps=share)
-    mean = jnp.mean(cost_matrix(x, y, cost))
-    # Equal points cost nothing; any scale will do for them.
-    return jax.lax.stop_gradient(share * jnp.where(mean == 0, 1, mean))
+    return share * mean_cost(x, y, cost)

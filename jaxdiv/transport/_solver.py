@@ -21,9 +21,9 @@ from jaxdiv._numerics import exp_remainder
 from jaxdiv.typing import Array
 
 CHECK_EVERY = 5  # iterations between two looks at the error
-_PATIENCE = 20  # looks without a new smallest error before the loop gives up
+_PATIENCE = 100  # looks without a new smallest error before the loop gives up
 _FAILURES = 2  # outcomes that are not finite before "kernel" hands over to "log"
-_MIN_MOMENTUM, _MAX_MOMENTUM = 1.5, 1.9  # after a first block of plain iterations
+_MIN_MOMENTUM, _MAX_MOMENTUM = 1.5, 1.95  # after a first block of plain iterations
 
 _HalfStep = Callable[[Array], Array]
 
