@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from examples._report import print_table
+from examples._report import Claim, print_table
 from jaxdiv import datasets, diffusion, metrics, networks
 from jaxdiv.typing import Apply, Array, Key, Params
 
@@ -27,7 +27,7 @@ class Recipe(NamedTuple):
 
     Attributes:
       network: makes the network inside the preconditioning.
-      width: length of the features that the discriminator reads.
+      features: channels of the features that the discriminator reads.
       sigma_data: standard deviation of the pixels.
       log_sigma: mean and standard deviation of the teacher's log noise level.
       teacher_steps: length of the teacher's training.
@@ -47,7 +47,7 @@ class Recipe(NamedTuple):
     """
 
     network: Callable[[nnx.Rngs], nnx.Module]
-    width: int
+    features: int
     sigma_data: float
     log_sigma: tuple[float, float] = (-0.8, 1.4)
     teacher_steps: int = 4000
@@ -84,17 +84,77 @@ class Bars(NamedTuple):
     seconds: float
 
 
+class Patches(nnx.Module):
+    """A network for whose eyes every 2 x 2 pixels are the channels of one."""
+
+    def __init__(self, net: nnx.Module) -> None:
+        self.net = net
+
+    def __call__(self, x: Array, c_noise: Array, *, features: bool = False) -> Any:
+        b, h, w, c = x.shape
+        x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(b, h // 2, w // 2, 4 * c)
+        out, inner = self.net(x, c_noise, features=True)
+        out = out.reshape(b, h // 2, w // 2, 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+        out = out.reshape(b, h, w, c)
+        return (out, inner) if features else out
+
+
+def _unet(rngs: nnx.Rngs) -> nnx.Module:
+    return Patches(
+        networks.SongUNet(
+            14,
+            4,
+            model_channels=32,
+            channel_mult=(1, 2),
+            num_blocks=1,
+            attn_resolutions=(),
+            dropout=0.0,
+            rngs=rngs,
+        )
+    )
+
+
+def make_head(features: int) -> nnx.Module:
+    """The discriminator's own layers: one logit for each place of the features."""
+    zeros = nnx.initializers.zeros_init()
+    return nnx.Sequential(
+        nnx.Linear(features, 128, rngs=nnx.Rngs(0)),
+        jax.nn.silu,
+        nnx.Linear(128, 1, kernel_init=zeros, rngs=nnx.Rngs(1)),
+    )
+
+
 RECIPES = {
     "digits": Recipe(
         network=lambda rngs: networks.ScoreMLP(64, width=256, depth=3, rngs=rngs),
-        width=256,
+        features=256,
         sigma_data=0.752,
     ),
+    "mnist5k": Recipe(
+        network=_unet,
+        features=64,
+        sigma_data=0.617,
+        teacher_steps=1200,
+        teacher_rate=1e-3,
+        teacher_ema=0.995,
+        student_steps=150,
+        student_ema=0.98,
+        t_init=3.08,
+        batch=128,
+        chunk=10,
+        checkpoint_every=100,
+        sample_batch=250,
+        samples=1000,
+    ),
 }
-BARS = {"digits": Bars(1.3, 1.6, 0.75, 20.0, 150.0)}
+BARS = {
+    "digits": Bars(1.3, 1.6, 0.75, 20.0, 150.0),
+    "mnist5k": Bars(5.0, 10.0, 0.5, 20.0, 600.0),
+}
 
 
-def recipe(name: str, student_steps: int | None, *, quick: bool) -> Recipe:
+def choose(name: str, student_steps: int | None, *, quick: bool) -> Recipe:
     """The recipe of a data set, shortened for a quick run."""
     found = RECIPES[name]
     if quick:
@@ -218,20 +278,16 @@ def draw_digits(rows: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     """A picture with two lines of digits for each entry of `rows`."""
     import matplotlib.pyplot as plt
 
-    columns = 16
-    shown = 2 * columns
+    shown, columns = 32, 16
     figure, axes = plt.subplots(
         len(rows), figsize=(10, 1.5 * len(rows)), layout="constrained"
     )
     for axis, (label, images) in zip(axes, rows.items(), strict=True):
         few = images[:: len(images) // shown][:shown, :, :, 0]
-        lines = few.reshape(2, columns, *few.shape[1:])
-        axis.imshow(
-            np.concatenate([np.concatenate(line, 1) for line in lines]),
-            cmap="gray_r",
-            vmin=-1,
-            vmax=1,
-        )
+        few = np.pad(few, [(0, 0), (1, 1), (1, 1)], constant_values=-1)  # a margin
+        lines = few.reshape(-1, columns, *few.shape[1:]).transpose(0, 2, 1, 3)
+        picture = lines.reshape(lines.shape[0] * lines.shape[1], -1)
+        axis.imshow(picture, cmap="gray_r", vmin=-1, vmax=1)
         axis.set_title(label, loc="left", fontsize=10)
         axis.axis("off")
     figure.savefig(path, dpi=120)
@@ -270,16 +326,58 @@ def _smooth(values: np.ndarray, window: int = 25) -> np.ndarray:
     return np.convolve(values, np.ones(window) / window, mode="valid")
 
 
-def half_against_half(data: Dataset) -> dict[str, float]:
-    """The floor of every measure: one half of the real images against the other."""
+def judge(
+    models: Mapping[str, tuple[Params, int]], sampler: Sampler, data: Dataset, key: Key
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    """Draws from every model, given as parameters and NFE, and prints the table.
+
+    The first line is the floor: one half of the real images against the other.
+
+    Returns:
+      The table by rows, and the images, the real ones first.
+    """
     order = np.random.default_rng(0).permutation(len(data.images))
-    first, second = np.array_split(order, 2)
-    return compare(data, data.images[first], data.images[second])
-
-
-def print_rows(table: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints a line for each model; what was not measured is a dash."""
+    halves = [data.images[half] for half in np.array_split(order, 2)]
+    table: dict[str, dict[str, Any]] = {"real, halves": compare(data, *halves)}
+    images = {"real": data.images}
+    for label, (params, nfe) in models.items():
+        samples = sampler(params, key, nfe)
+        images[f"{label}, {nfe} NFE"] = samples
+        pace = {"NFE": nfe, "s per 1000": sampler.seconds(params, nfe)}
+        table[label] = compare(data, data.images, samples) | pace
     rows = [
         [label, *(row.get(c, "-") for c in COLUMNS)] for label, row in table.items()
     ]
     print_table(("model", *COLUMNS), rows)
+    return table, images
+
+
+def claims(
+    bars: Bars,
+    table: Mapping[str, Mapping[str, Any]],
+    student: str,
+    *,
+    seconds: float | None,
+    promised: bool,
+) -> list[Claim]:
+    """What the run is to show; times of training need two free cores."""
+
+    def at_most(what: str, measured: float, bar: float) -> Claim:
+        return Claim(what, measured, f"<= {bar:g}", measured <= bar, promised)
+
+    def at_least(what: str, measured: float, bar: float) -> Claim:
+        return Claim(what, measured, f">= {bar:g}", measured >= bar, promised)
+
+    teacher, undistilled = table["teacher"], table["teacher, undistilled"]
+    faster = teacher["s per 1000"] / table[student]["s per 1000"]
+    found = [
+        at_most("teacher, 35 NFE: FDfeat", teacher["FDfeat"], bars.teacher),
+        at_least("undistilled, 1 NFE: FDfeat", undistilled["FDfeat"], bars.undistilled),
+        at_most(f"{student}, 1 NFE: FDfeat", table[student]["FDfeat"], bars.student),
+        at_least(f"{student}, 1 NFE: recall", table[student]["R"], bars.recall),
+        at_least("one step: times as fast as 35 NFE", faster, 10),
+    ]
+    if seconds is not None:
+        training = at_most("teacher: seconds of training", seconds, bars.seconds)
+        found.append(training._replace(promised=False))
+    return found

@@ -26,12 +26,11 @@ import tyro
 from flax import nnx
 
 from examples import _digits
-from examples._report import Claim, finish, open_folder
+from examples._report import finish, open_folder
 from jaxdiv import diffusion, divergence, networks, training
 from jaxdiv.typing import Apply, Array, Key, Params, PyTree
 
 BASELINE = "reverse_kl"
-UNDISTILLED = "teacher, undistilled"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +60,7 @@ def main(settings: Settings) -> int:
         chosen = divergence.get(settings.divergence).name
     except ValueError as error:
         sys.exit(f"--divergence: {error}")
-    recipe = _digits.recipe(settings.data, settings.steps, quick=settings.quick)
+    recipe = _digits.choose(settings.data, settings.steps, quick=settings.quick)
     out = open_folder(settings.out)
     if not settings.resume:
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
@@ -69,39 +68,33 @@ def main(settings: Settings) -> int:
 
     net = recipe.network(nnx.Rngs(settings.seed))
     denoise, params = networks.pure(networks.EDMPrecond(net, recipe.sigma_data))
-    key_teacher, key_student, key_sample = jax.random.split(
-        jax.random.key(settings.seed), 3
-    )
+    keys = jax.random.split(jax.random.key(settings.seed), 3)
     fit = partial(fit_phase, settings=settings, recipe=recipe, data=data)
-    teacher = train_teacher(recipe, denoise, params, partial(fit, key=key_teacher))
-    seconds = time.monotonic() - began
+    trained = time.monotonic()
+    teacher = train_teacher(recipe, denoise, params, partial(fit, key=keys[0]))
+    trained = time.monotonic() - trained
     ema = teacher.state.ema
     students = {  # the second for comparison
-        name: distil(name, recipe, denoise, ema, partial(fit, key=key_student))
+        name: distil(name, recipe, denoise, ema, partial(fit, key=keys[1]))
         for name in dict.fromkeys([chosen, BASELINE])
     }
 
-    models = {"teacher": (ema, 35), UNDISTILLED: (ema, 1)}
+    models = {"teacher": (ema, 35), "teacher, undistilled": (ema, 1)}
     models |= {f"student {k}": (run.state.ema, 1) for k, run in students.items()}
     sampler = _digits.Sampler(denoise, data.images.shape[1:], recipe)
-    samples = {
-        label: sampler(params, key_sample, nfe)
-        for label, (params, nfe) in models.items()
-    }
-    table = {"real, half against half": _digits.half_against_half(data)}
-    for label, (params, nfe) in models.items():
-        measures = _digits.compare(data, data.images, samples[label])
-        pace = {"NFE": nfe, "s per 1000": sampler.seconds(params, nfe)}
-        table[label] = measures | pace
-    _digits.print_rows(table)
-
+    table, images = _digits.judge(models, sampler, data, keys[2])
     pictures = [out / "digits.png", out / "training.png"]
-    _digits.draw_digits({"real": data.images, **samples}, pictures[0])
-    _digits.draw_training(
-        teacher.history, {k: run.history for k, run in students.items()}, pictures[1]
-    )
+    _digits.draw_digits(images, pictures[0])
+    histories = {name: run.history for name, run in students.items()}
+    _digits.draw_training(teacher.history, histories, pictures[1])
     return finish(
-        claims(settings, table, chosen, None if teacher.start else seconds),
+        _digits.claims(
+            _digits.BARS[settings.data],
+            table,
+            f"student {chosen}",
+            seconds=None if teacher.start else trained,
+            promised=not settings.quick and settings.steps is None,
+        ),
         out=out,
         settings=dataclasses.asdict(settings),
         pictures=pictures,
@@ -132,14 +125,9 @@ def train_teacher(
 def distil(
     name: str, recipe: _digits.Recipe, denoise: Apply, teacher: Params, fit: Callable
 ) -> training.FitResult:
-    """One student: teacher, fake denoiser and a head on its last hidden layer."""
+    """One student; its fake denoiser lends its features to the discriminator."""
     steps, aux_updates = recipe.student_steps, 2
-    head = nnx.Sequential(
-        nnx.Linear(recipe.width, 128, rngs=nnx.Rngs(0)),
-        jax.nn.silu,
-        nnx.Linear(128, 1, kernel_init=nnx.initializers.zeros_init(), rngs=nnx.Rngs(1)),
-    )
-    judge, head_params = networks.pure(head)
+    judge, head_params = networks.pure(_digits.make_head(recipe.features))
 
     def discriminate(head: Params, fake: Params, x: Array, t: Array) -> Array:
         _, features = denoise(fake, x, t, features=True)
@@ -195,51 +183,18 @@ def fit_phase(
             progress=phase,
         )
     except ValueError as error:  # a checkpoint that is damaged or of another run
-        sys.exit(f"Cannot go on with the phase {phase}.\n{error}")
-
-
-def claims(
-    settings: Settings, table: dict, chosen: str, seconds: float | None
-) -> list[Claim]:
-    """What this run is to show; measured and promised for the recipe as it stands."""
-    full = not settings.quick and settings.steps is None
-    student = table[f"student {chosen}"]
-    faster = table["teacher"]["s per 1000"] / student["s per 1000"]
-    bars = _digits.BARS[settings.data]
-
-    def at_most(what: str, measured: float, bar: float) -> Claim:
-        return Claim(what, measured, f"<= {bar}", measured <= bar, full)
-
-    def at_least(what: str, measured: float, bar: float) -> Claim:
-        return Claim(what, measured, f">= {bar}", measured >= bar, full)
-
-    found = [
-        at_most("teacher, 35 NFE: FDfeat", table["teacher"]["FDfeat"], bars.teacher),
-        at_most(f"student {chosen}, 1 NFE: FDfeat", student["FDfeat"], bars.student),
-        at_least(f"student {chosen}: recall", student["R"], bars.recall),
-        at_least(
-            "undistilled, 1 NFE: FDfeat", table[UNDISTILLED]["FDfeat"], bars.undistilled
-        ),
-        at_least("one step: times as fast as 35 NFE", faster, 10.0),
-    ]
-    if seconds is not None:
-        found.append(at_most("teacher: seconds of training", seconds, bars.seconds))
-        found[-1] = found[-1]._replace(promised=False)  # of two free cores
-    return found
+        sys.exit(f"Cannot go on with the phase {phase}. {error}")
 
 
 def run(settings: Settings) -> int:
-    """`main`, with the ends of a run that are not errors of the program in words."""
+    """`main`, with the ends that are no fault of the program told in a sentence."""
     try:
         return main(settings)
-    except training.DivergedError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except ImportError as error:
+    except (training.DivergedError, ImportError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt as error:
-        print(f"\n{error}\nThe same command with --resume goes on.", file=sys.stderr)
+        print(f"\n{error} The same command with --resume goes on.", file=sys.stderr)
         return 130
 
 

@@ -86,7 +86,7 @@ ad.defbilinear(
 
 def _batch_conv(args: tuple, dims: tuple) -> tuple[Array, int]:
     x, kernel = args
-    if dims[1] is batching.not_mapped:  # more images for the same kernel
+    if dims[1] is None:  # more images for the same kernel
         x = jnp.moveaxis(x, dims[0], 0)
         y = _conv_p.bind(x.reshape(-1, *x.shape[2:]), kernel)
         return y.reshape(*x.shape[:2], *y.shape[1:]), 0
