@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxdiv import _check
 from jaxdiv.networks._level import check_level
-from jaxdiv.networks._unet_block import UNetBlock, conv, group_norm, xavier
+from jaxdiv.networks._unet_block import GroupNorm, UNetBlock, conv, xavier
 from jaxdiv.typing import Array, ArrayLike, Key
 
 
@@ -166,7 +166,7 @@ class SongUNet(nnx.Module):
         self.dec = nnx.Dict(
             {
                 **blocks(self._dec_plan),
-                f"{top}_aux_norm": group_norm(widths[0], rngs=rngs),
+                f"{top}_aux_norm": GroupNorm(widths[0]),
                 f"{top}_aux_conv": conv(
                     widths[0], out_channels, 3, gain=1e-5, rngs=rngs
                 ),

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxdiv.networks._conv import Conv
 from jaxdiv.typing import Array, Key
 
+_EPS = 1e-6  # in the variance of a group
 _SKIP_SCALE = math.sqrt(0.5)  # keeps the variance of a sum of two
 
 
@@ -23,11 +24,33 @@ def conv(
     return Conv(channels_in, channels_out, size, kernel_init=xavier(gain), rngs=rngs)
 
 
-def group_norm(channels: int, *, rngs: nnx.Rngs) -> nnx.GroupNorm:
-    groups = min(32, max(channels // 4, 1))
-    return nnx.GroupNorm(
-        channels, groups, epsilon=1e-6, use_fast_variance=False, rngs=rngs
-    )
+class GroupNorm(nnx.Module):
+    """As `nnx.GroupNorm` with EDM's groups; half its time on CPU.
+
+    The moments are taken per channel first: a reduction over pixels alone runs at the
+    speed of memory, one over pixels and a group's channels does not.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.groups = min(32, max(channels // 4, 1))
+        if channels % self.groups:
+            raise ValueError(
+                f"A layer has {channels} channels, which do not divide into "
+                f"{self.groups} groups; choose other model_channels or channel_mult."
+            )
+        self.scale = nnx.Param(jnp.ones(channels, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+
+    def _group_mean(self, x: Array) -> Array:
+        """Means over pixels and the channels of a group, shape `(B, 1, 1, C)`."""
+        b, _, _, c = x.shape
+        means = x.mean((1, 2)).reshape(b, self.groups, -1).mean(-1)
+        return jnp.repeat(means, c // self.groups, axis=1)[:, None, None, :]
+
+    def __call__(self, x: Array) -> Array:
+        centred = x - self._group_mean(x)
+        inverse = jax.lax.rsqrt(self._group_mean(centred**2) + _EPS)
+        return centred * (inverse * self.scale.get_value()) + self.bias.get_value()
 
 
 def downsample(x: Array) -> Array:
@@ -57,7 +80,7 @@ class _Attention(nnx.Module):
     """Self-attention of one head over all pixels, added to its input."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs) -> None:
-        self.norm = group_norm(channels, rngs=rngs)
+        self.norm = GroupNorm(channels)
         self.qkv = conv(channels, 3 * channels, 1, gain=math.sqrt(0.2), rngs=rngs)
         self.proj = conv(channels, channels, 1, gain=1e-5, rngs=rngs)
 
@@ -93,10 +116,10 @@ class UNetBlock(nnx.Module):
         self.channels_out = channels_out
         self.resample = resample
         self.dropout = dropout
-        self.norm0 = group_norm(channels_in, rngs=rngs)
+        self.norm0 = GroupNorm(channels_in)
         self.conv0 = conv(channels_in, channels_out, 3, rngs=rngs)
         self.affine = nnx.Linear(embed, channels_out, kernel_init=xavier(), rngs=rngs)
-        self.norm1 = group_norm(channels_out, rngs=rngs)
+        self.norm1 = GroupNorm(channels_out)
         self.conv1 = conv(channels_out, channels_out, 3, gain=1e-5, rngs=rngs)
         projects = channels_in != channels_out or resample
         self.skip = conv(channels_in, channels_out, 1, rngs=rngs) if projects else None

@@ -9,6 +9,7 @@ No iteration is differentiated. The equations never divide by a weight, so that 
 of weight zero has a finite derivative.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -60,38 +61,54 @@ def _cost_rule(value: Array, theta: tuple, tangents: tuple) -> Array:
 
 
 def _potentials_rule(potentials: Potentials, data: Data, tangents: Data) -> Potentials:
-    # Eliminating df leaves  A w = rhs  for w = sqrt(b) dg with
-    #   A = diag(c) - sqrt(b) E^T diag(a / r) E sqrt(b),  r = E b,  c = E^T a,
-    # positive semidefinite, its kernel spanned by sqrt(b): f + s, g - s is the same
-    # plan. Adding that direction makes it definite and chooses one of the solutions.
+    # With r = E b and c = E^T a, eliminating df leaves  S dg = rhs,
+    #   S = diag(c) - E^T diag(a / r) E diag(b).
+    # Its kernel is the constants, as f + s, g - s is the same plan; adding that
+    # direction chooses one of the solutions.
     C, a, b, eps = data
     f, g = potentials
 
-    def density(data: Data) -> Array:
-        return jnp.exp(exponent(f, g, data.C, data.eps))
-
     def marginals(data: Data) -> Potentials:
-        E = density(data)
+        E = jnp.exp(exponent(f, g, data.C, data.eps))
         return E @ data.b, data.a @ E
 
-    E = density(data)
+    E = jnp.exp(exponent(f, g, C, eps))
     r, c = E @ b, a @ E
     h_row, h_column = jax.jvp(marginals, (data,), (tangents,))[1]
     h_row, h_column = -eps * h_row, -eps * h_column
-    root_b = jnp.sqrt(jnp.where(b > 0, b, 1)) * (b > 0)
-    shift = root_b / jnp.sqrt(jnp.sum(b))
+    mass = jnp.vdot(b, c)
 
-    def matvec(w: Array) -> Array:
-        inner = (a / r) * (E @ (root_b * w))
-        return c * w - root_b * (inner @ E) + shift * jnp.vdot(shift, w)
+    def coupling(v: Array) -> Array:
+        return ((a / r) * (E @ v)) @ E
 
-    rhs = root_b * (h_column - (a * h_row / r) @ E)
-    w = jax.lax.custom_linear_solve(matvec, rhs, _conjugate_gradient, symmetric=True)
-    df = (h_row - E @ (root_b * w)) / r
-    return df, (h_column - (a * df) @ E) / c
+    def matvec(dg: Array) -> Array:
+        return c * (dg + jnp.vdot(b * c, dg) / mass) - coupling(b * dg)
+
+    # diag(b) S is symmetric: conjugate gradients see  A = I - h E^T diag(a/r) E h  with
+    # h = sqrt(b / c), plus the added direction q. The root stays inside the solves,
+    # which are not differentiated: its slope is infinite at a weight of zero.
+    h, q = jnp.sqrt(b / c), jnp.sqrt(b * c)
+
+    def conjugate_gradient(rhs: Array) -> Array:
+        def symmetric(z: Array) -> Array:
+            return z - h * coupling(h * z) + q * jnp.vdot(q, z) / mass
+
+        return _conjugate_gradient(symmetric, rhs)
+
+    def solve(_: object, rhs: Array) -> Array:
+        z = conjugate_gradient(h * rhs)
+        return (rhs + coupling(h * z)) / c - jnp.vdot(q, z) / mass
+
+    def transpose_solve(_: object, rhs: Array) -> Array:
+        z = conjugate_gradient(h * (coupling(rhs / c) - c * jnp.sum(rhs) / mass))
+        return rhs / c + h * z
+
+    rhs = h_column - (a * h_row / r) @ E
+    dg = jax.lax.custom_linear_solve(matvec, rhs, solve, transpose_solve)
+    return (h_row - E @ (b * dg)) / r, dg
 
 
-def _conjugate_gradient(matvec, rhs: Array) -> Array:  # noqa: ANN001
+def _conjugate_gradient(matvec: Callable[[Array], Array], rhs: Array) -> Array:
     # The spectrum is within [1 - s^2, 1], s^2 the rate of Sinkhorn's iteration: about
     # the square root of its number of steps.
     tolerance = 20 * float(jnp.finfo(rhs.dtype).eps)

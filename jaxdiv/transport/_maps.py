@@ -11,7 +11,7 @@ import optax
 from jaxdiv import _check, loop
 from jaxdiv.transport._cost import Cost, check_cost, clouds, mean_cost
 from jaxdiv.transport._divergence import sinkhorn_divergence
-from jaxdiv.transport._monge_gap import KINDS, monge_gap_from_samples
+from jaxdiv.transport._monge_gap import KINDS, gap_and_result
 from jaxdiv.typing import Array, ArrayLike, Key, Params
 
 Net = tuple[Callable[[Key], Params], Callable[[Params, Array], Array]]
@@ -134,7 +134,7 @@ def fit_monge_map(
         )
         gap = jnp.zeros_like(fit)
         if lam > 0:
-            gap = monge_gap_from_samples(
+            gap, _ = gap_and_result(
                 batch_x,
                 image,
                 cost=cost,

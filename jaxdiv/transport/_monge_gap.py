@@ -94,6 +94,35 @@ def monge_gap_from_samples(
     References:
       Uscidda and Cuturi, 2023, arXiv:2302.04953, eq. (8).
     """
+    gap, result = gap_and_result(
+        x,
+        y,
+        cost=cost,
+        eps=eps,
+        relative_eps=relative_eps,
+        weights=weights,
+        kind=kind,
+        offset=offset,
+        threshold=threshold,
+        max_iterations=max_iterations,
+    )
+    return (gap, result) if return_result else gap
+
+
+def gap_and_result(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    cost: Cost,
+    eps: ArrayLike | None = None,
+    relative_eps: float | None = None,
+    weights: ArrayLike | None = None,
+    kind: str,
+    offset: bool = False,
+    threshold: float,
+    max_iterations: int = 2000,
+) -> tuple[Array, SinkhornResult]:
+    """The gap as `monge_gap_from_samples` defines it, and the solve behind it."""
     _check.one_of("kind", kind, KINDS)
     check_cost(cost)
     if offset and kind != "entropy":
@@ -117,7 +146,7 @@ def monge_gap_from_samples(
         gap += (within(x, weights) + within(y, weights)) / 2
     if offset:
         gap -= (result.reg_ot_cost - result.ent_reg_cost) / 2  # eps H(w)
-    return (gap, result) if return_result else gap
+    return gap, result
 
 
 def monge_gap(

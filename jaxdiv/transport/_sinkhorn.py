@@ -283,9 +283,9 @@ def self_cost(
     check_cost(cost)
     options = _options(threshold, max_iterations, "auto", "auto")
     data = _data(cost_matrix(x, x, cost), a, a, eps)
-    threshold = jnp.asarray(threshold, data.C.dtype)
     options = options._replace(symmetric=True)
-    return _solve(data, None, threshold, options).reg_ot_cost
+    limit = jnp.asarray(threshold, data.C.dtype)
+    return _solve(data, None, limit, options).reg_ot_cost
 
 
 def _options(
@@ -353,17 +353,19 @@ def _solve(
     shift = jnp.vdot(a, potentials[0]) / jnp.sum(a)
     f, g = potentials = (potentials[0] - shift, potentials[1] + shift)
 
-    value = _derivative.dual_value(fixed, jax.lax.stop_gradient(potentials))
+    # The second marginal is exact, so the plan's mass is that of b.
+    value = jnp.vdot(a, f) + jnp.vdot(b, g) - eps * jnp.sum(b) * (1 - jnp.sum(a))
     value = _derivative.attach_cost(value, data, potentials)
     finite_C = jnp.where(jnp.isposinf(C), 0, C)
     density = jnp.exp(_solver.exponent(f, g, C, eps))
     primal = a @ (density * finite_C) @ b
 
-    valid = _is_valid(fixed.a, fixed.b) & ~jnp.isnan(fixed.C).any() & (fixed.eps > 0)
-    impossible = jnp.where(valid, jnp.inf, jnp.nan)
+    valid = _is_valid(fixed.a, fixed.b) & (fixed.eps > 0)
+    solved = valid & (solution.error < jnp.inf)
+    unsolved = jnp.where(valid & ~solution.feasible, jnp.inf, jnp.nan)
 
     def settled(x: Array) -> Array:
-        return jnp.where(valid & solution.feasible, x, impossible)
+        return jnp.where(solved, x, unsolved)
 
     error = settled(solution.error)
     value = settled(value)

@@ -98,6 +98,7 @@ class _Inner(NamedTuple):
     best: Array
     waited: Array  # looks since the best error
     finite: Array
+    in_reach: Array
 
 
 def exponent(f: Array, g: Array, C: Array, eps: Array) -> Array:
@@ -132,7 +133,7 @@ def solve(
         n_iters=jnp.zeros((), jnp.int32),
         errors=jnp.full(-(-options.max_iterations // CHECK_EVERY), -1.0, C.dtype),
         failures=jnp.zeros((), jnp.int32),
-        done=~feasible | jnp.isnan(C).any(),
+        done=~feasible | jnp.isnan(f).any() | jnp.isnan(g).any(),
     )
     for method in ("kernel", "log") if options.method == "kernel" else ("log",):
 
@@ -155,10 +156,10 @@ def _start(problem: Problem, g: Array | float) -> tuple[Array, Array, Array]:
     """
     C, a, b, _, _ = problem
     f = jnp.min(C - g, 1, where=b > 0, initial=jnp.inf)
-    feasible = jnp.all((f < jnp.inf) | (a == 0))
+    feasible = jnp.all((f != jnp.inf) | (a == 0))
     f = jnp.where(f == jnp.inf, 0, f)
     g = jnp.min(C - f[:, None], 0, where=(a > 0)[:, None], initial=jnp.inf)
-    feasible &= jnp.all((g < jnp.inf) | (b == 0))
+    feasible &= jnp.all((g != jnp.inf) | (b == 0))
     return f, jnp.where(g == jnp.inf, 0, g), feasible
 
 
@@ -213,24 +214,20 @@ def _absorb_and_iterate(
     """
     C, a, b, eps, threshold = problem
     rows, columns = _half_steps(exponent(state.f, state.g, C, eps), a, b, method)
-    reach = _reach(C, method)
     iterate = _iterate_symmetric if options.symmetric else _iterate
-
-    def in_reach(s: _Inner) -> Array:
-        return (jnp.abs(s.u).max() <= reach) & (jnp.abs(s.v).max() <= reach)
 
     def going(s: _Inner) -> Array:
         ended = (s.n_iters >= options.max_iterations) | (s.waited >= _PATIENCE)
-        return (s.error > threshold) & ~ended & s.finite & in_reach(s)
+        return (s.error > threshold) & ~ended & s.finite & s.in_reach
 
     def block(s: _Inner) -> _Inner:
-        return _accepted(s, iterate(s, a, b, rows, columns), options)
+        return _accepted(s, iterate(s, a, b, rows, columns), method, options)
 
     s = jax.lax.while_loop(going, block, _enter(state, a, b, rows, columns, options))
     # Plain half-steps: the error cannot grow, and the second marginal becomes exact.
     u, v = s.u_next, columns(s.u_next)
     error = _marginal_error(a, u, rows(v))
-    finite = s.finite & jnp.isfinite(error) & _all_finite(u, v)
+    finite = s.finite & jnp.isfinite(error)
     u, v = jnp.where(finite, u, s.u), jnp.where(finite, v, s.v)
     ended = (s.n_iters >= options.max_iterations) | (s.waited >= _PATIENCE)
     ended |= (method == "log") & ~finite
@@ -243,7 +240,7 @@ def _absorb_and_iterate(
         n_iters=s.n_iters,
         errors=s.errors,
         failures=state.failures + ~finite,
-        done=ended | (finite & (error <= threshold) & in_reach(s)),
+        done=ended | (finite & (error <= threshold) & s.in_reach),
     )
 
 
@@ -269,6 +266,7 @@ def _enter(
         best=jnp.full((), jnp.inf, error.dtype),
         waited=jnp.zeros((), jnp.int32),
         finite=jnp.ones((), bool),
+        in_reach=jnp.ones((), bool),
     )
 
 
@@ -319,23 +317,26 @@ def _relaxed(weight: Array, z: Array, z_next: Array, momentum: Array) -> Array:
     """
     d = z - z_next
     beyond = 1 - momentum
-    lost = jnp.vdot(weight, exp_remainder(beyond * d))
-    safe = lost <= (1 + beyond**2) / 2 * jnp.vdot(weight, exp_remainder(d))
+    lost = exp_remainder(beyond * d) - (1 + beyond**2) / 2 * exp_remainder(d)
+    safe = jnp.sum(weight * lost) <= 0
     return z - jnp.where(safe, momentum, 1) * d
 
 
 def _marginal_error(weight: Array, z: Array, z_next: Array) -> Array:
     """L1 error of the marginal that the half-step from z to z_next makes exact."""
     log_ratio = jnp.minimum(z - z_next, _log_range(z, 0.8))  # 0 * exp(.) stays 0
-    return jnp.vdot(weight, jnp.abs(jnp.expm1(log_ratio)))
+    return jnp.sum(weight * jnp.abs(jnp.expm1(log_ratio)))
 
 
 def _accepted(
-    s: _Inner, new: tuple[Array, Array, Array, Array], options: Options
+    s: _Inner,
+    new: tuple[Array, Array, Array, Array],
+    method: str,
+    options: Options,
 ) -> _Inner:
     """The outcome of a block, or what was before it where that is not finite."""
     u, v, u_next, error = new
-    finite = _all_finite(u, v, u_next)
+    finite = jnp.isfinite(error)  # every u and v enters it
     momentum = s.momentum
     if options.momentum is None:
         momentum = _adapted(momentum, s.error, error)
@@ -346,11 +347,12 @@ def _accepted(
         u_next=jnp.where(finite, u_next, s.u_next),
         error=error,
         n_iters=s.n_iters + CHECK_EVERY,
-        errors=s.errors.at[s.n_iters // CHECK_EVERY].set(error),
+        errors=s.errors.at[jax.lax.div(s.n_iters, CHECK_EVERY)].set(error),
         momentum=momentum,
         best=jnp.where(better, error, s.best),
         waited=jnp.where(better, 0, s.waited + 1),
         finite=finite,
+        in_reach=jnp.maximum(jnp.abs(u).max(), jnp.abs(v).max()) <= _reach(u, method),
     )
 
 
@@ -369,7 +371,3 @@ def _adapted(momentum: Array, before: Array, now: Array) -> Array:
     lowered = 1 + 0.95 * (momentum - 1)
     known = jnp.where(rate > momentum - 1, raised, lowered)
     return jnp.maximum(jnp.where(rate < 1, known, momentum), _MIN_MOMENTUM)
-
-
-def _all_finite(*arrays: Array) -> Array:
-    return jnp.array([jnp.isfinite(x).all() for x in arrays]).all()
