@@ -284,6 +284,7 @@ def draw_digits(rows: Mapping[str, np.ndarray], path: pathlib.Path) -> None:
     )
     for axis, (label, images) in zip(axes, rows.items(), strict=True):
         few = images[:: len(images) // shown][:shown, :, :, 0]
+        few = np.pad(few, ((0, 0), (1, 1), (1, 1)), constant_values=-1)  # a margin
         few = np.pad(few, [(0, 0), (1, 1), (1, 1)], constant_values=-1)  # a margin
         lines = few.reshape(-1, columns, *few.shape[1:]).transpose(0, 2, 1, 3)
         picture = lines.reshape(lines.shape[0] * lines.shape[1], -1)

@@ -7,7 +7,8 @@ The unknowns are held as logarithms in units of eps, relative to absorbed potent
 
 and there are two ways to take them. "kernel" builds K = exp(M) once: a half-step is
 then one matrix-vector product. "log" leaves M in the exponent: slower, and safe
-whatever the range of M. All else is shared.
+whatever the range of M. All else is shared, and "kernel" takes a step of "log" where
+a product left the range of the dtype.
 """
 
 import math
@@ -22,7 +23,6 @@ from jaxdiv.typing import Array
 
 CHECK_EVERY = 5  # iterations between two looks at the error
 _PATIENCE = 100  # looks without a new smallest error before the loop gives up
-_FAILURES = 2  # outcomes that are not finite before "kernel" hands over to "log"
 _MIN_MOMENTUM, _MAX_MOMENTUM = 1.5, 1.95  # after a first block of plain iterations
 
 _HalfStep = Callable[[Array], Array]
@@ -83,7 +83,7 @@ class _Outer(NamedTuple):
     error: Array
     n_iters: Array
     errors: Array
-    failures: Array
+    failed: Array
     done: Array
 
 
@@ -119,7 +119,6 @@ def solve(
     C, a, b, eps, threshold = problem
     f, g, feasible = _start(problem, 0 if init is None else init[1])
     u, v = jnp.zeros_like(f), jnp.zeros_like(g)
-    error = jnp.full((), jnp.inf, C.dtype)
     if init is not None:
         reach = _reach(C, options.method)
         u = jnp.clip((init[0] - f) / eps, -reach, reach)
@@ -129,21 +128,17 @@ def solve(
         g=g,
         u=u,
         v=v,
-        error=error,
+        error=jnp.full((), jnp.inf, C.dtype),
         n_iters=jnp.zeros((), jnp.int32),
         errors=jnp.full(-(-options.max_iterations // CHECK_EVERY), -1.0, C.dtype),
-        failures=jnp.zeros((), jnp.int32),
+        failed=jnp.zeros((), bool),
         done=~feasible | jnp.isnan(f).any() | jnp.isnan(g).any(),
     )
-    for method in ("kernel", "log") if options.method == "kernel" else ("log",):
-
-        def going(s: _Outer, method: str = method) -> Array:
-            return ~s.done & ((s.failures < _FAILURES) | (method == "log"))
-
-        def body(s: _Outer, method: str = method) -> _Outer:
-            return _absorb_and_iterate(s, problem, method, options)
-
-        state = jax.lax.while_loop(going, body, state)
+    state = jax.lax.while_loop(
+        lambda s: ~s.done,
+        lambda s: _absorb_and_iterate(s, problem, options),
+        state,
+    )
     return Solution(
         state.f, state.g, state.error, state.n_iters, state.errors, feasible
     )
@@ -204,15 +199,34 @@ def _half_steps(
     return settled(rows, a), settled(columns, b)
 
 
-def _absorb_and_iterate(
-    state: _Outer, problem: Problem, method: str, options: Options
-) -> _Outer:
+def _log_step(state: _Outer, problem: Problem) -> _Outer:
+    C, a, b, eps, _ = problem
+    M = exponent(state.f, state.g, C, eps)
+    rows, columns = _half_steps(M, a, b, "log")
+    u = rows(state.v)
+    v = columns(u)
+    return state._replace(
+        f=state.f + eps * u,
+        g=state.g + eps * v,
+        u=jnp.zeros_like(u),
+        v=jnp.zeros_like(v),
+        failed=jnp.zeros((), bool),
+    )
+
+
+def _absorb_and_iterate(state: _Outer, problem: Problem, options: Options) -> _Outer:
     """Builds the kernel at the present potentials, iterates, ends on plain steps.
 
     The inner loop closes over the kernel and does not carry it: a carry would be
     copied at every look.
     """
     C, a, b, eps, threshold = problem
+    method = options.method
+    if method == "kernel":
+        # A loop of at most one pass: unlike a `cond` it costs nothing under `vmap`.
+        state = jax.lax.while_loop(
+            lambda s: s.failed, lambda s: _log_step(s, problem), state
+        )
     rows, columns = _half_steps(exponent(state.f, state.g, C, eps), a, b, method)
     iterate = _iterate_symmetric if options.symmetric else _iterate
 
@@ -221,7 +235,7 @@ def _absorb_and_iterate(
         return (s.error > threshold) & ~ended & s.finite & s.in_reach
 
     def block(s: _Inner) -> _Inner:
-        return _accepted(s, iterate(s, a, b, rows, columns), method, options)
+        return _accepted(s, iterate(s, a, b, rows, columns), options)
 
     s = jax.lax.while_loop(going, block, _enter(state, a, b, rows, columns, options))
     # Plain half-steps: the error cannot grow, and the second marginal becomes exact.
@@ -229,17 +243,17 @@ def _absorb_and_iterate(
     error = _marginal_error(a, u, rows(v))
     finite = s.finite & jnp.isfinite(error)
     u, v = jnp.where(finite, u, s.u), jnp.where(finite, v, s.v)
-    ended = (s.n_iters >= options.max_iterations) | (s.waited >= _PATIENCE)
-    ended |= (method == "log") & ~finite
+    n_iters = s.n_iters + jnp.where(finite, 0, CHECK_EVERY)  # bounds the failures
+    ended = (n_iters >= options.max_iterations) | (s.waited >= _PATIENCE)
     return _Outer(
         f=state.f + eps * u,
         g=state.g + eps * v,
         u=jnp.zeros_like(u),
         v=jnp.zeros_like(v),
         error=jnp.where(finite, error, jnp.inf),
-        n_iters=s.n_iters,
+        n_iters=n_iters,
         errors=s.errors,
-        failures=state.failures + ~finite,
+        failed=~finite,
         done=ended | (finite & (error <= threshold) & s.in_reach),
     )
 
@@ -331,7 +345,6 @@ def _marginal_error(weight: Array, z: Array, z_next: Array) -> Array:
 def _accepted(
     s: _Inner,
     new: tuple[Array, Array, Array, Array],
-    method: str,
     options: Options,
 ) -> _Inner:
     """The outcome of a block, or what was before it where that is not finite."""
@@ -352,7 +365,8 @@ def _accepted(
         best=jnp.where(better, error, s.best),
         waited=jnp.where(better, 0, s.waited + 1),
         finite=finite,
-        in_reach=jnp.maximum(jnp.abs(u).max(), jnp.abs(v).max()) <= _reach(u, method),
+        in_reach=jnp.maximum(jnp.abs(u).max(), jnp.abs(v).max())
+        <= _reach(u, options.method),
     )
 
 
