@@ -242,7 +242,9 @@ def test_over_relaxation_halves_the_iterations():
     assert relaxed.n_iters <= 0.5 * plain.n_iters
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("share", [1e-3, 1e-2, 1.0])
 @pytest.mark.parametrize("trouble", ["outliers", "duplicates", "weights", "identity"])
 def test_adversarial_clouds(trouble, share, dtype, x64):

@@ -245,12 +245,14 @@ def _absorb_and_iterate(state: _Outer, problem: Problem, options: Options) -> _O
     u, v = jnp.where(finite, u, s.u), jnp.where(finite, v, s.v)
     n_iters = s.n_iters + jnp.where(finite, 0, CHECK_EVERY)  # bounds the failures
     ended = (n_iters >= options.max_iterations) | (s.waited >= _PATIENCE)
+    # After a failed block comes a step of "log", so that g is a c-transform at the end.
+    ended &= finite | (s.n_iters == state.n_iters)
     return _Outer(
         f=state.f + eps * u,
         g=state.g + eps * v,
         u=jnp.zeros_like(u),
         v=jnp.zeros_like(v),
-        error=jnp.where(finite, error, jnp.inf),
+        error=jnp.where(finite, error, jnp.sum(a) + jnp.sum(b)),  # it is never more
         n_iters=n_iters,
         errors=s.errors,
         failed=~finite,
@@ -360,7 +362,7 @@ def _accepted(
         u_next=jnp.where(finite, u_next, s.u_next),
         error=error,
         n_iters=s.n_iters + CHECK_EVERY,
-        errors=s.errors.at[jax.lax.div(s.n_iters, CHECK_EVERY)].set(error),
+        errors=s.errors.at[jax.lax.div(s.n_iters, jnp.int32(CHECK_EVERY))].set(error),
         momentum=momentum,
         best=jnp.where(better, error, s.best),
         waited=jnp.where(better, 0, s.waited + 1),
