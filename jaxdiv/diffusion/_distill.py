@@ -209,8 +209,8 @@ def f_distill_loss(
       d_teacher: the teacher's denoised noised samples, shaped as `x0`.
       d_fake: the same of the fake denoiser, which has learned the student's law.
       weight: shape `(B,)`, from `f_distill_weight`.
-      dmd_normalise: also divide g by the mean of |x0 - d_teacher| over each sample's
-        entries, which evens out the noise levels (DMD).
+      dmd_normalise: also divide g by the mean absolute difference of x0 and
+        d_teacher over each sample's entries, which evens out the noise levels (DMD).
 
     Returns:
       A scalar, the mean over the batch of the sum over a sample's entries.
