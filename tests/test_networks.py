@@ -1,3 +1,5 @@
+import zlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,8 @@ import pytest
 from flax import nnx
 
 from jaxdiv import diffusion, networks
+from jaxdiv.networks._conv import conv
+from tests import helpers
 
 SMALL = {"model_channels": 8, "channel_mult": (1, 2), "num_blocks": 1}
 CIFAR = {"channel_mult": (2, 2, 2), "attn_resolutions": (16,), "dropout": 0.13}
@@ -47,6 +51,98 @@ def test_parameter_counts_of_edm(options, expected):
 
     shapes = jax.eval_shape(build)
     assert sum(x.size for x in jax.tree.leaves(shapes)) == expected
+
+
+def edm_name(path):
+    """The name of a parameter in the original code."""
+    *parts, last = (entry.key for entry in path)
+    if "attention" in parts:
+        parts.remove("attention")
+        parts[-1] = parts[-1].replace("norm", "norm2")
+    return ".".join([*parts, "bias" if last == "bias" else "weight"])
+
+
+def edm_weight(path, leaf):
+    """A weight that depends on its name only, drawn in the original's layout."""
+    axes = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}[leaf.ndim]
+    shape = [leaf.shape[axis] for axis in axes]
+    rng = np.random.default_rng(zlib.crc32(edm_name(path).encode()))
+    scale = np.sqrt(np.prod(shape[1:]) if leaf.ndim > 1 else 10)
+    return jnp.asarray((rng.standard_normal(shape) / scale).transpose(np.argsort(axes)))
+
+
+def test_the_unet_is_that_of_edm(x64):
+    # Expected: `SongUNet` of NVlabs/edm at 008a4e5 in float64, with these weights.
+    net = networks.SongUNet(
+        8,
+        3,
+        label_dim=5,
+        augment_dim=9,
+        model_channels=16,
+        channel_mult=(1, 2),
+        num_blocks=2,
+        attn_resolutions=(4,),
+        rngs=nnx.Rngs(0),
+    )
+    apply, params = networks.pure(net)
+    params = jax.tree.map_with_path(edm_weight, params)
+    i = jnp.arange(576.0).reshape(3, 8, 8, 3)
+    out = apply(
+        params,
+        jnp.cos(i),
+        jnp.array([-1.0, 0.2, 0.9]),
+        jnp.eye(5)[jnp.array([1, 0, 4])],
+        jnp.sin(jnp.arange(27.0)).reshape(3, 9),
+    )
+    expected = [
+        [-0.06325925, -0.14396703, -0.68282632],
+        [-0.21324235, -0.46844534, -0.64160829],
+        [-0.08224085, -0.07500236, -0.75225794],
+    ]
+    np.testing.assert_allclose(out[:, 3, 5], expected, rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(out * jnp.sin(i)), -7.999596898, rtol=1e-6)
+
+
+def lax_conv(x, kernel):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=layout
+    )
+
+
+IMAGES = np.random.default_rng(0).standard_normal((2, 4, 5, 3))
+KERNEL = 0.3 * np.random.default_rng(1).standard_normal((3, 3, 3, 2))
+
+
+def test_convolution_in_every_mode():
+    f = lambda x, kernel: jnp.sin(conv(x, kernel))
+    helpers.check_derivatives(f, (IMAGES, KERNEL), in_scan=True)
+    helpers.check_transforms(conv, (IMAGES, KERNEL))
+    helpers.check_dtypes(conv, (IMAGES, KERNEL))
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("batched", ["images", "kernels", "both"])
+def test_convolution_and_its_gradients_are_those_of_lax(size, batched, x64):
+    rng = np.random.default_rng(size)
+    x, kernel = (
+        rng.standard_normal(shape)
+        for shape in [(4, *IMAGES.shape), (4, size, size, 3, 2)]
+    )
+    axes = {"images": (0, None), "kernels": (None, 0), "both": (0, 0)}[batched]
+    args = tuple(
+        jnp.asarray(a if axis == 0 else a[0])
+        for a, axis in zip((x, kernel), axes, strict=True)
+    )
+
+    def of_grad(f):  # gradients of each member, and the gradient of all members
+        loss = lambda x, kernel: jnp.sum(jnp.sin(f(x, kernel)))
+        each = jax.vmap(jax.grad(loss, (0, 1)), axes)
+        whole = lambda *a: jnp.sum(jax.vmap(loss, axes)(*a))
+        return each(*args), jax.grad(whole, (0, 1))(*args)
+
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+    jax.tree.map(close, of_grad(conv), of_grad(lax_conv))
 
 
 NETS = {

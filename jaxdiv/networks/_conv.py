@@ -2,7 +2,7 @@
 
 XLA:CPU hands a convolution to its fast kernels only in the layout NHWC, HWIO -> NHWC.
 It brings others into that layout, but not in the body of a loop (jax 0.10): there the
-gradients of `lax.conv` ran 10 to 40 times slower than they do outside. Here both
+gradients of `lax.conv` ran 8 to 20 times slower than they do outside. Here both
 gradients are written in that layout. The two bilinear maps below are each other's
 transposes, so that every mode and order of derivative stays among them.
 """

@@ -164,7 +164,7 @@ def fit(
 
     The batch of step i is `batch_size` indices drawn with replacement from
     `fold_in(key, i)`, inside the compiled program: a run depends on the state, the
-    data and the key, and neither on `chunk` nor on where it was interrupted.
+    data and the key, not on where it was interrupted, and on `chunk` only by rounding.
 
     A step with a metric that is not finite is undone and ends the run. The first
     Ctrl-C ends it after the running chunk, a second one at once. Either way a
