@@ -45,9 +45,10 @@ def chunks(
 ) -> Iterator[Chunk]:
     r"""Runs `state, metrics = step(state, i, context)` for i = start, ..., steps - 1.
 
-    The values do not depend on `size` but for rounding, as each length of a chunk is
-    compiled anew: whatever is random in a step must come from a key folded with `i`. A step with a metric that is not finite is undone and ends
-    the loop, so the state that a caller holds is always a finite one.
+    The values do not depend on `size`, but for rounding, as each length of a chunk is
+    compiled anew: whatever is random in a step must come from a key folded with `i`. A
+    step with a metric that is not finite is undone and ends the loop, so the state
+    that a caller holds is always a finite one.
 
     Args:
       step: pure function of the state, the step number (int32 scalar) and the context.
