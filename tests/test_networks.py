@@ -170,11 +170,19 @@ def test_pure_networks_transform(name):
     assert all(jnp.abs(g).max() > 0 for g in jax.tree.leaves(gradient))
 
 
-@pytest.mark.parametrize("name", NETS)
+TINY = {
+    "mlp": lambda: networks.ScoreMLP(16, width=8, depth=1, embed=8, rngs=nnx.Rngs(0)),
+    "unet": lambda: networks.SongUNet(
+        4, 1, model_channels=4, channel_mult=(1,), num_blocks=1, rngs=nnx.Rngs(0)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TINY)
 def test_the_gradient_is_that_of_central_differences(name, x64):
-    apply, params = randomised(NETS[name]())
+    apply, params = randomised(TINY[name]())
     params = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), params)
-    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 1), jnp.float64)
+    x = jax.random.normal(jax.random.key(1), (2, 4, 4, 1), jnp.float64)
     direction = jax.tree.map(
         lambda p: jnp.cos(jnp.arange(p.size)).reshape(p.shape), params
     )
