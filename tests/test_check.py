@@ -30,7 +30,11 @@ def test_positive(value):
 
 
 def test_what_is_traced_is_not_checked():
-    jax.jit(lambda eps: _check.positive(eps=eps))(-1.0)
+    def doubled(eps):
+        _check.positive(eps=eps)
+        return 2 * eps
+
+    assert jax.jit(doubled)(-1.0) == -2
 
 
 def test_range_ends():
