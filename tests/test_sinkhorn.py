@@ -177,6 +177,28 @@ def test_zero_weights_change_nothing(x64):
     np.testing.assert_allclose(slope - padded.f, (slope - padded.f)[0], atol=1e-10)
 
 
+@pytest.mark.parametrize("order", ["jvp of grad", "grad of jvp", "grad of grad"])
+def test_second_derivatives_at_a_zero_weight(order, x64):
+    # The weight cannot become negative: differences of the slope from the right.
+    x, y = np.vstack([X, [[1.0, 1.0]]]), np.vstack([Y, [[0.5, -1.0]]])
+    shift = np.array([-0.5, 0.2, -0.3, -0.4, 1.0])  # mass moves to the empty atoms
+    shift_b = np.array([-0.3, -0.4, -0.3, 1.0])
+
+    def loss(t):
+        a, b = np.append(A, 0.0) + t * shift, np.append(B, 0.0) + t * shift_b
+        result = transport.sinkhorn(x, y, a=a, b=b, eps=0.5, **TIGHT)
+        return jnp.cos(jnp.arange(5.0)) @ result.f + result.g[3] + result.g[0] ** 2
+
+    second = {
+        "jvp of grad": lambda t: jax.jvp(jax.grad(loss), (t,), (1.0,))[1],
+        "grad of jvp": jax.grad(lambda t: jax.jvp(loss, (t,), (1.0,))[1]),
+        "grad of grad": jax.grad(jax.grad(loss)),
+    }[order]
+    slope, h = jax.jit(jax.grad(loss)), 1e-4
+    expected = (-3 * slope(0.0) + 4 * slope(h) - slope(2 * h)) / (2 * h)
+    np.testing.assert_allclose(second(0.0), expected, rtol=1e-4)
+
+
 def test_forbidden_pairs(x64):
     C = jnp.array([[0.0, jnp.inf, 0.3], [1.0, 0.5, 0.2], [0.4, 0.1, 0.6]])
     costly = jnp.where(jnp.isinf(C), 50.0, C)
