@@ -7,19 +7,45 @@ import jax.numpy as jnp
 from jaxdiv.typing import Array
 
 
+def _exp_series(x: Array) -> Array:
+    """(e^x - 1 - x) / x^2 on |x| <= 1, by its Taylor series to machine precision."""
+    last = 11 if x.dtype == jnp.float32 else 19
+    series = jnp.zeros_like(x)
+    for k in range(last, 1, -1):
+        series = series * x + 1 / math.factorial(k)
+    return series
+
+
+def exp_remainder_near(x: Array) -> Array:
+    """`exp_remainder` on |x| <= 1 only, without an exponential."""
+    return x * x * _exp_series(x)
+
+
 def exp_remainder(x: Array) -> Array:
     r"""The remainder of second order, :math:`e^x - 1 - x`, without cancellation.
 
     Every f-divergence is a sum of such remainders: near x = 0, where the naive form
     loses all digits and turns negative, this one keeps them and stays non-negative.
     """
-    # Taylor terms up to x^k / k! reach machine precision on |x| < 1/2.
-    last = 9 if x.dtype == jnp.float32 else 16
-    small = jnp.abs(x) < 0.5
+    small = jnp.abs(x) < 1
     near = jnp.where(small, x, 0)
-    series = jnp.zeros_like(x)
-    for k in range(last, 1, -1):
-        series = series * near + 1 / math.factorial(k)
     # `far` keeps the branch that is not taken finite, and with it the gradient.
     far = jnp.where(small, 1, x)
-    return jnp.where(small, near * near * series, jnp.expm1(far) - far)
+    return jnp.where(small, exp_remainder_near(near), jnp.expm1(far) - far)
+
+
+def exp_remainder_ratio(x: Array) -> Array:
+    r"""The entire function :math:`(e^x - 1 - x) / x^2`, 1/2 at x = 0."""
+    small = jnp.abs(x) < 1
+    near, far = jnp.where(small, x, 0), jnp.where(small, 1, x)
+    return jnp.where(small, _exp_series(near), (jnp.expm1(far) - far) / far / far)
+
+
+def log1p_ratio(x: Array) -> Array:
+    r"""The smooth function :math:`\log(1 + x) / x` on x > -1, 1 at x = 0."""
+    small = jnp.abs(x) < 0.1
+    near, far = jnp.where(small, x, 0), jnp.where(small, 1, x)
+    series = jnp.zeros_like(x)
+    for k in range(8 if x.dtype == jnp.float32 else 16, 0, -1):
+        series = 1 / k - near * series
+    return jnp.where(small, series, jnp.log1p(far) / far)

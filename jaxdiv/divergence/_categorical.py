@@ -1,200 +1,170 @@
-r"""Exact divergences between categorical laws given by log-probabilities.
+r"""Exact divergences between categorical laws, from log-probabilities or logits.
 
-Every sum is over non-negative terms: the generator is taken in its normalised form
-(f'(1) = 0), written as a second-order remainder. So equal laws give exactly 0, near
-laws give an accurate small number and never a negative one.
+Every sum is over the non-negative terms of `_terms`, so equal laws give exactly 0,
+near laws an accurate small number, and no pair of laws a negative one.
 """
 
+import jax
 import jax.numpy as jnp
 
 from jaxdiv import _check
-from jaxdiv._numerics import exp_remainder
-from jaxdiv.divergence._generators import LOG2, log_mean_exp
+from jaxdiv.divergence import _terms
+from jaxdiv.divergence._generators import FDivergence, as_record
+from jaxdiv.divergence._terms import Terms
 from jaxdiv.typing import Array, ArrayLike
 
 
-def _both(
+def as_laws(
     log_p: ArrayLike, log_q: ArrayLike, axis: int, where: ArrayLike | None
 ) -> tuple[Array, Array]:
-    """Both laws in one shape and dtype; a category left out is impossible in both."""
+    """Both laws in one dtype; a category left out is impossible in both."""
     p, q = _check.floating(log_p=log_p, log_q=log_q)
-    _check.broadcastable(log_p=p, log_q=q)
-    if not p.ndim or not q.ndim:
-        raise ValueError("log_p or log_q is a scalar; expected a category axis.")
-    if p.shape[axis] != q.shape[axis]:
-        raise ValueError(
-            f"log_p has {p.shape[axis]} categories on axis {axis}, log_q has "
-            f"{q.shape[axis]}; expected equal numbers."
-        )
+    _check_categories(axis, log_p=p, log_q=q)
     if where is not None:
         p, q = jnp.where(where, p, -jnp.inf), jnp.where(where, q, -jnp.inf)
     return p, q
 
 
-def _kl_terms(log_p: Array, log_q: Array, log_ratio: Array) -> Array:
-    """Terms p log(p/q) - p + q >= 0 from finite logs; `log_ratio` is log p/q."""
-    # From the side of the larger law, where no exponential overflows.
-    above = log_ratio > 0
-    up, down = jnp.where(above, log_ratio, 0), jnp.where(above, 0, log_ratio)
-    near = down > -1
-    close, far = jnp.where(near, down, 0), jnp.where(near, -1, down)
-    below = jnp.where(
-        near,
-        jnp.exp(close) * exp_remainder(-close),
-        jnp.exp(far) * far - jnp.expm1(far),
-    )
-    return jnp.where(above, jnp.exp(log_p) * exp_remainder(-up), jnp.exp(log_q) * below)
+def _check_categories(axis: int, **laws: Array) -> None:
+    _check.broadcastable(**laws)
+    sizes = {}
+    for name, x in laws.items():
+        if not x.ndim:
+            raise ValueError(f"{name} is a scalar; expected a category axis.")
+        sizes[name] = x.shape[axis]
+    if len(set(sizes.values())) > 1:
+        counts = ", ".join(f"{name} has {size}" for name, size in sizes.items())
+        raise ValueError(f"Numbers of categories on axis {axis} differ: {counts}.")
 
 
-def _at_zeros(
-    log_p: Array, log_q: Array, terms: Array, p_is_zero: Array, q_is_zero: Array
+def sum_terms(
+    log_p: Array,
+    log_q: Array,
+    terms: Terms,
+    limits: tuple[ArrayLike, ArrayLike],
+    axis: int,
+    log_ratio: Array | None = None,
 ) -> Array:
-    """Puts the limits where a law is zero; an atom that neither has gives 0."""
-    p_zero, q_zero = log_p == -jnp.inf, log_q == -jnp.inf
-    terms = jnp.where(p_zero, p_is_zero, jnp.where(q_zero, q_is_zero, terms))
-    return jnp.where(p_zero & q_zero, 0, terms)
+    """Sums `terms` over the categories; `limits` are those of f at 0 and of f(t)/t."""
+    if log_ratio is None:
+        log_ratio, _ = _terms.log_ratio_inside(log_p, log_q)
+    inside = terms(log_p, log_q, log_ratio)
+    return jnp.sum(_terms.at_zeros(log_p, log_q, inside, *limits), axis)
 
 
-def _interior(log_p: Array, log_q: Array) -> tuple[Array, Array]:
-    """The logs with 0 in place of both where one is -inf: keeps gradients finite."""
-    zero = (log_p == -jnp.inf) | (log_q == -jnp.inf)
-    return jnp.where(zero, 0, log_p), jnp.where(zero, 0, log_q)
+def _parts(div: FDivergence) -> tuple[Terms, tuple[Array, Array]]:
+    """The terms of a record and the limits of its normalised generator."""
+    slope = div.f_prime(jnp.zeros(()))
+
+    def terms(log_p: Array, log_q: Array, ell: Array) -> Array:
+        linear = slope.astype(ell.dtype) * (jnp.exp(log_p) - jnp.exp(log_q))
+        return jnp.exp(log_q) * div.f(ell) - linear
+
+    return div.terms or terms, (div.f_at_zero + slope, div.f_prime_at_inf - slope)
 
 
-def kl(
+def f_divergence(
     log_p: ArrayLike,
     log_q: ArrayLike,
+    div: str | FDivergence,
     *,
     axis: int = -1,
     where: ArrayLike | None = None,
 ) -> Array:
-    r"""Kullback-Leibler divergence between categorical laws, in nats.
+    r"""f-divergence between categorical laws, in nats.
 
-    .. math:: D(p\|q) = \sum_i p_i \log\frac{p_i}{q_i} - p_i + q_i
-
-    The last two terms cancel for normalised laws; with them every term is non-negative.
+    .. math:: D_f(p\|q) = \sum_{q_i > 0} q_i f(p_i/q_i) + f'(\infty)\, p(q = 0)
 
     Args:
       log_p: natural log-probabilities, normalised, categories on `axis`; `-inf` marks
         an impossible category.
       log_q: as `log_p`; the other axes broadcast.
+      div: a name that `get` knows without a parameter, or a record.
       axis: category axis.
       where: boolean mask of the categories that count; None counts all.
 
     Returns:
-      Array without the category axis, at least float32; `inf` where p has mass outside
-      the support of q, NaN where an input is NaN.
+      Array without the category axis, at least float32, non-negative; `inf` where the
+      divergence is, NaN where an input is NaN.
 
     Raises:
-      TypeError: an input is not of a floating dtype.
-      ValueError: the shapes do not broadcast, or the numbers of categories differ.
+      TypeError: an input is not of a floating dtype, or `div` is no divergence.
+      ValueError: the shapes do not broadcast, the numbers of categories differ, or the
+        name is unknown.
 
     Differentiable in both arguments, in every mode and order, where the value is
-    finite. The derivative in `log_p` is :math:`p_i \log(p_i/q_i)`.
+    finite. The derivative in `log_p` is :math:`p_i (f'(p_i/q_i) - f'(1))`, 0 at an
+    impossible category.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxdiv import divergence
       >>> log_p, log_q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.9, 0.1]))
-      >>> print(f"{divergence.kl(log_p, log_q):.4f}")
-      0.5108
+      >>> record = divergence.get("alpha", a=0.3)
+      >>> print(f"{divergence.f_divergence(log_p, log_q, record):.4f}")
+      0.4129
 
     References:
-      Kullback and Leibler, 1951.
+      Csiszar, 1967; Ali and Silvey, 1966.
     """
-    p, q = _both(log_p, log_q, axis, where)
-    safe_p, safe_q = _interior(p, q)
-    terms = _kl_terms(safe_p, safe_q, safe_p - safe_q)
-    terms = _at_zeros(p, q, terms, jnp.exp(q), jnp.full_like(p, jnp.inf))
-    return jnp.sum(terms, axis)
+    p, q = as_laws(log_p, log_q, axis, where)
+    terms, limits = _parts(as_record(div))
+    return sum_terms(p, q, terms, limits, axis)
 
 
-def reverse_kl(
-    log_p: ArrayLike,
-    log_q: ArrayLike,
+def from_logits(
+    logits_p: ArrayLike,
+    logits_q: ArrayLike,
+    div: str | FDivergence,
     *,
+    temperature: ArrayLike = 1.0,
     axis: int = -1,
     where: ArrayLike | None = None,
 ) -> Array:
-    r"""Reverse Kullback-Leibler divergence, `kl` with its arguments exchanged.
+    r"""f-divergence between softmax laws, in nats.
 
-    .. math:: D(q\|p) = \sum_i q_i \log\frac{q_i}{p_i}
+    .. math:: D_f\big(\mathrm{softmax}(z_p/T) \,\|\, \mathrm{softmax}(z_q/T)\big)
+
+    log p/q is taken from the difference of the logits, which between near laws keeps
+    the digits that the two log-probabilities have lost to rounding.
 
     Args:
-      log_p: natural log-probabilities, normalised, categories on `axis`; `-inf` marks
-        an impossible category.
-      log_q: as `log_p`; the other axes broadcast. The expectation is under q.
+      logits_p: unnormalised log-probabilities, categories on `axis`; `-inf` marks an
+        impossible category.
+      logits_q: as `logits_p`; the other axes broadcast.
+      div: a name that `get` knows without a parameter, or a record.
+      temperature: T > 0, of both laws; a scalar or broadcasting with the logits.
       axis: category axis.
       where: boolean mask of the categories that count; None counts all.
 
     Returns:
-      Array without the category axis, in nats; `inf` where q has mass outside the
-      support of p.
+      Array without the category axis, at least float32, non-negative; NaN for a row
+      that is `-inf` throughout or holds NaN.
 
     Raises:
-      TypeError: an input is not of a floating dtype.
-      ValueError: the shapes do not broadcast, or the numbers of categories differ.
+      TypeError: an input is not of a floating dtype, or `div` is no divergence.
+      ValueError: the shapes do not broadcast, the numbers of categories differ, the
+        name is unknown, or the temperature is not positive.
 
-    Differentiable as `kl`.
+    Differentiable in the logits and the temperature, in every mode and order, where the
+    value is finite; the derivative at an impossible category is 0.
 
     Example:
       >>> import jax.numpy as jnp
       >>> from jaxdiv import divergence
-      >>> log_p, log_q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.9, 0.1]))
-      >>> print(f"{divergence.reverse_kl(log_p, log_q):.4f}")
-      0.3681
+      >>> student, teacher = jnp.array([1.0, 2.0, -jnp.inf]), jnp.array([0.0, 1.0, 3.0])
+      >>> print(f"{divergence.from_logits(teacher, student, 'js'):.4f}")
+      0.5099
 
     References:
-      Kullback and Leibler, 1951.
+      Csiszar, 1967.
     """
-    p, q = _both(log_p, log_q, axis, where)
-    return kl(q, p, axis=axis)
-
-
-def js(
-    log_p: ArrayLike,
-    log_q: ArrayLike,
-    *,
-    axis: int = -1,
-    where: ArrayLike | None = None,
-) -> Array:
-    r"""Jensen-Shannon divergence between categorical laws, in nats, at most log 2.
-
-    .. math:: \tfrac12 D(p\|m) + \tfrac12 D(q\|m), \qquad m = \tfrac12(p + q)
-
-    Args:
-      log_p: natural log-probabilities, normalised, categories on `axis`; `-inf` marks
-        an impossible category.
-      log_q: as `log_p`; the other axes broadcast.
-      axis: category axis.
-      where: boolean mask of the categories that count; None counts all.
-
-    Returns:
-      Array without the category axis, finite for every pair of laws.
-
-    Raises:
-      TypeError: an input is not of a floating dtype.
-      ValueError: the shapes do not broadcast, or the numbers of categories differ.
-
-    Differentiable in both arguments, in every mode and order; the derivative at an
-    impossible category is 0.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jaxdiv import divergence
-      >>> log_p, log_q = jnp.log(jnp.array([1.0, 0.0])), jnp.log(jnp.array([0.0, 1.0]))
-      >>> print(f"{divergence.js(log_p, log_q):.4f}")
-      0.6931
-
-    References:
-      Lin, 1991, eq. (4.1) with equal weights.
-    """
-    p, q = _both(log_p, log_q, axis, where)
-    safe_p, safe_q = _interior(p, q)
-    log_ratio = safe_p - safe_q
-    p_over_m, q_over_m = -log_mean_exp(-log_ratio), -log_mean_exp(log_ratio)
-    # From the larger law, which is within a factor 2 of m: no digits are lost.
-    log_m = jnp.where(log_ratio > 0, safe_p - p_over_m, safe_q - q_over_m)
-    terms = _kl_terms(safe_p, log_m, p_over_m) + _kl_terms(safe_q, log_m, q_over_m)
-    terms = _at_zeros(p, q, terms / 2, jnp.exp(q) * LOG2 / 2, jnp.exp(p) * LOG2 / 2)
-    return jnp.sum(terms, axis)
+    _check.positive(temperature=temperature)
+    x, y = as_laws(logits_p, logits_q, axis, where)
+    x, y = x / jnp.asarray(temperature, x.dtype), y / jnp.asarray(temperature, x.dtype)
+    norm_p = jax.nn.logsumexp(x, axis, keepdims=True)
+    norm_q = jax.nn.logsumexp(y, axis, keepdims=True)
+    gap, zero = _terms.log_ratio_inside(x, y)
+    log_ratio = jnp.where(zero, 0, gap - (norm_p - norm_q))
+    terms, limits = _parts(as_record(div))
+    return sum_terms(x - norm_p, y - norm_q, terms, limits, axis, log_ratio)
