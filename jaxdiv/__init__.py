@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxdiv import (
         datasets,
         diffusion,
+        discrepancy,
         divergence,
         loop,
         metrics,
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "datasets",
     "diffusion",
+    "discrepancy",
     "divergence",
     "loop",
     "metrics",

@@ -52,7 +52,7 @@ def sum_terms(
     return jnp.sum(_terms.at_zeros(log_p, log_q, inside, *limits), axis)
 
 
-def _parts(div: FDivergence) -> tuple[Terms, tuple[Array, Array]]:
+def parts(div: FDivergence) -> tuple[Terms, tuple[Array, Array]]:
     """The terms of a record and the limits of its normalised generator."""
     slope = div.f_prime(jnp.zeros(()))
 
@@ -102,13 +102,13 @@ def f_divergence(
       >>> log_p, log_q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.9, 0.1]))
       >>> record = divergence.get("alpha", a=0.3)
       >>> print(f"{divergence.f_divergence(log_p, log_q, record):.4f}")
-      0.4129
+      0.3973
 
     References:
       Csiszar, 1967; Ali and Silvey, 1966.
     """
     p, q = as_laws(log_p, log_q, axis, where)
-    terms, limits = _parts(as_record(div))
+    terms, limits = parts(as_record(div))
     return sum_terms(p, q, terms, limits, axis)
 
 
@@ -154,7 +154,7 @@ def from_logits(
       >>> from jaxdiv import divergence
       >>> student, teacher = jnp.array([1.0, 2.0, -jnp.inf]), jnp.array([0.0, 1.0, 3.0])
       >>> print(f"{divergence.from_logits(teacher, student, 'js'):.4f}")
-      0.5099
+      0.4642
 
     References:
       Csiszar, 1967.
@@ -166,5 +166,5 @@ def from_logits(
     norm_q = jax.nn.logsumexp(y, axis, keepdims=True)
     gap, zero = _terms.log_ratio_inside(x, y)
     log_ratio = jnp.where(zero, 0, gap - (norm_p - norm_q))
-    terms, limits = _parts(as_record(div))
+    terms, limits = parts(as_record(div))
     return sum_terms(x - norm_p, y - norm_q, terms, limits, axis, log_ratio)
