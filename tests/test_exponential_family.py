@@ -6,6 +6,7 @@ import mpmath as mp
 import numpy as np
 import pytest
 import scipy.integrate
+import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -54,7 +55,7 @@ LAWS = {
 NATURAL = {
     "bernoulli": 0.4,
     "beta": np.array([0.7, 2.3]),
-    "dirichlet": np.array([0.7, 2.3, -0.4]),
+    "dirichlet": np.array([0.7, -0.4]),
     "exponential": -1.3,
     "gamma": np.array([1.7, -2.3]),
     "geometric": -0.7,
@@ -333,6 +334,17 @@ def test_reference_values_of_gaussians(x64):
     )
 
 
+def test_dirichlet_of_three_against_its_closed_form(x64):
+    a, b = np.array([0.7, 2.3, 1.1]), np.array([[1.7, 0.3, 1.1], [90.0, 2.0, 0.01]])
+    log_beta = scipy.special.gammaln(b).sum(-1) - scipy.special.gammaln(b.sum(-1))
+    log_beta -= scipy.special.gammaln(a).sum() - scipy.special.gammaln(a.sum())
+    mean_log = scipy.special.digamma(a) - scipy.special.digamma(a.sum())
+    expected = log_beta + (a - b) @ mean_log
+    natural = ef.family("dirichlet").natural
+    found = ef.expfam_kl("dirichlet", natural(a), natural(b))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 OUTSIDE = {  # the second pair of each leaves the domain at a = 2
     "exponential": (np.array([-2.0, -0.5]), np.array([-1.0, -1.5])),
     "gamma": (np.array([[1.0, -2.0], [1.0, -0.5]]), np.array([1.0, -1.5])),
@@ -427,9 +439,10 @@ def test_a_family_of_your_own(x64, monkeypatch):
     t1, t2 = (negative_binomial.natural(p) for p in (0.4, 0.3))
     for name in ("negative_binomial", negative_binomial):
         np.testing.assert_allclose(ef.expfam_kl(name, t1, t2), expected, rtol=1e-10)
-    slope = jax.grad(
-        lambda p: ef.expfam_kl(negative_binomial, negative_binomial.natural(p), t2)
-    )
+
+    def at(p):
+        return ef.expfam_kl(negative_binomial, negative_binomial.natural(p), t2)
+
     mean = -r / 0.4  # d/dp of r (1 - p)/p (t1 - t2) - A(t1)
     by_hand = mean / 0.4 * (np.log(0.6) - np.log(0.7))
     np.testing.assert_allclose(jax.grad(at)(0.4), by_hand, rtol=1e-10)

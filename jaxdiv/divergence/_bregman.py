@@ -305,6 +305,7 @@ def _tsallis_loss(theta: Array, y: Array, p: Array, alpha: float) -> Array:
     near = exp_remainder_near(alpha * ell) - alpha * exp_remainder_near(ell)
     far = y**alpha - p**alpha - alpha * p ** (alpha - 1) * (y - p)
     terms = jnp.where(close, p**alpha * near, far) / (alpha * (alpha - 1))
+    terms = jnp.where(y < 0, jnp.nan, terms)
     # The threshold, from the largest entry, where p^(alpha - 1) / (alpha - 1) is its
     # distance to it.
     top = jnp.max(p, -1, keepdims=True) ** (alpha - 1) / (alpha - 1)

@@ -28,7 +28,7 @@ class ExponentialFamily(NamedTuple):
       log_partition: A, from natural parameters to an array ``[...]``; smooth inside the
         domain. Where it is infinite outside, with finite derivatives, so are those of
         what is built on it.
-      natural: natural(*ordinary) -> theta, from the ordinary parameters.
+      natural: ``natural(*ordinary)`` gives theta from the ordinary parameters.
       in_domain: in_domain(theta) -> bool ``[...]``, whether A is finite; True for NaN.
       kl: kl(theta_1, theta_2), a closed form; None takes it from A.
       renyi: renyi(theta_1, theta_2, a), a closed form, `inf` where the integral
@@ -222,7 +222,7 @@ def _residual(shift1: Array, P1: Array, shift2: Array, P2: Array) -> Array:
     """P2 (mean1 - mean2), 0 between equal parameters."""
     L = cholesky(P1)
     mean = _half_solve(L, _half_solve(L, shift1), transpose=True)
-    return ((P2 - P1) @ mean[..., None])[..., 0] + shift1 - shift2
+    return ((P2 - P1) @ mean[..., None])[..., 0] + (shift1 - shift2)
 
 
 def _gaussian_kl(t1: PyTree, t2: PyTree) -> Array:

@@ -88,9 +88,9 @@ def linear_divergence(
       with the loss.
     """
     div = as_record(div)
-    arrays = {"hidden_s": hidden_s, "head_s": head_s}
-    arrays |= {"hidden_t": hidden_t, "head_t": head_t}
-    student, teacher = _models(arrays)
+    student, teacher = _models(
+        hidden_s=hidden_s, head_s=head_s, hidden_t=hidden_t, head_t=head_t
+    )
     count, width = student.hidden.shape
     keep = jnp.ones(count, bool) if mask is None else jnp.asarray(mask, bool)
     _check_tokens(count, mask=keep)
@@ -103,7 +103,7 @@ def linear_divergence(
 
     def chunked(x: Array) -> Array:
         padding = [(0, -count % chunk)] + [(0, 0)] * (x.ndim - 1)
-        return jnp.pad(x, padding).reshape(-1, chunk, *x.shape[1:])
+        return jnp.reshape(jnp.pad(x, padding), (-1, chunk, *x.shape[1:]))
 
     def kept(model: _Model) -> _Model:
         hidden = jnp.where(keep[:, None], model.hidden, 0)
@@ -113,7 +113,7 @@ def linear_divergence(
         _Fixed(kept(teacher), chunked(keep), jnp.asarray(temperature))
     )
     if weights is None:
-        return _values(div, kept(student), fixed).reshape(-1)[:count]
+        return jnp.ravel(_values(div, kept(student), fixed))[:count]
     (weights,) = _check.floating(weights=weights)
     _check_tokens(count, weights=weights)
     return _weighted_sum(div, kept(student), chunked(weights), fixed)
@@ -132,9 +132,9 @@ class _Fixed(NamedTuple):
     temperature: Array
 
 
-def _models(arrays: dict[str, ArrayLike]) -> tuple[_Model, _Model]:
-    jax.eval_shape(_check.floating, **arrays)  # only checks: bfloat16 stays
-    arrays = {name: jnp.asarray(x) for name, x in arrays.items()}
+def _models(**given: ArrayLike) -> tuple[_Model, _Model]:
+    jax.eval_shape(_check.floating, **given)  # only checks: bfloat16 stays
+    arrays = {name: jnp.asarray(x) for name, x in given.items()}
     _check.rank(2, **arrays)
     shapes = ", ".join(f"{name} {x.shape}" for name, x in arrays.items())
     hidden_s, head_s, hidden_t, head_t = arrays.values()
@@ -208,7 +208,7 @@ _values.defvjp(_values_fwd, _values_bwd)
 def _weighted_sum(
     div: FDivergence, student: _Model, weights: Array, fixed: _Fixed
 ) -> Array:
-    return jnp.sum(weights * _values(div, student, fixed))
+    return jnp.vdot(weights, _values(div, student, fixed))
 
 
 def _weighted_sum_fwd(
