@@ -19,6 +19,16 @@ def bad_pair(function):
         Bad(lambda: function(ONE, LONG), ValueError, ("x 5", "y 6")),
         Bad(lambda: function(ONE.astype(int), ONE), TypeError, ("x", "int")),
         Bad(lambda: function(ONE, ONE, exponent=2.5), ValueError, ("exponent", "2.5")),
+        Bad(
+            lambda: jax.jit(lambda a: function(ONE, ONE, exponent=a))(1.0),
+            TypeError,
+            ("exponent", "traced"),
+        ),
+        Bad(
+            lambda: function(ONE, ONE, method="fast", exponent=0.5),
+            ValueError,
+            ("fast", "0.5"),
+        ),
         Bad(lambda: function(ONE, ONE, estimator="w"), ValueError, ("'w'", "'u'")),
         Bad(lambda: function(ONE, ONE, method="quick"), ValueError, ("'quick'",)),
         Bad(
@@ -113,6 +123,18 @@ CASES = [
                 ValueError,
                 ("c is 0.0",),
             ),
+            Bad(
+                lambda: discrepancy.joint_distance_covariance_sqr(
+                    [ONE[:3], ONE[:3]], estimator="us"
+                ),
+                ValueError,
+                ("xs[0] 3", "at least 4"),
+            ),
+            Bad(
+                lambda: discrepancy.joint_distance_covariance_sqr([ONE, LONG]),
+                ValueError,
+                ("xs[0] 5", "xs[1] 6"),
+            ),
         ),
     ),
     Case(
@@ -178,6 +200,18 @@ CASES = [
                 ),
                 ValueError,
                 ("num", "0"),
+            ),
+            Bad(
+                lambda: discrepancy.permutation_test(
+                    jax.random.key(0), jnp.dot, [ONE, LONG]
+                ),
+                ValueError,
+                ("(5,)", "(6,)", "one length"),
+            ),
+            Bad(
+                lambda: discrepancy.permutation_test(jax.random.key(0), jnp.sum, []),
+                ValueError,
+                ("xs", "[]"),
             ),
         ),
     ),

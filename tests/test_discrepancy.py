@@ -129,6 +129,35 @@ def test_constant_samples():
         assert (grad == 0).all()
 
 
+@pytest.mark.parametrize("exponent", [0.5, jnp.float32(0.5)])
+def test_an_exponent_is_any_concrete_number(exponent):
+    expected = d.distance_covariance_sqr(X.astype(np.float32), A, exponent=0.5)
+    assert d.distance_covariance_sqr(X, A, exponent=exponent) == expected
+
+
+def test_nan_propagates():
+    x = jnp.float32(X).at[1].set(jnp.nan)
+    for method in ("naive", "fast", "blocked"):
+        assert jnp.isnan(d.distance_correlation_sqr(A, x, method=method))
+    for method in ("pairwise", "sort", "blocked"):
+        assert jnp.isnan(d.energy_distance(x, A, method=method))
+    assert jnp.isnan(d.mmd(x, A))
+    test = d.permutation_test(jax.random.key(0), d.distance_covariance_sqr, [x, A], 3)
+    assert jnp.isnan(test.p_value)
+    points = jnp.stack([x, x], 1)
+    missing = jnp.isnan(d.pairwise_distance(points, points[2:]))
+    assert missing[1].all()
+    assert missing.sum() == 6  # and no other
+
+
+def test_gradients_far_from_the_origin():
+    x, y = jax.random.normal(jax.random.key(2), (2, 50, 3)) + 1e4
+    grad = jax.grad(d.energy_distance)(x, y)
+    with jax.enable_x64(True):
+        exact = jax.grad(d.energy_distance)(x.astype(float), y.astype(float))
+    np.testing.assert_allclose(grad, exact, atol=1e-5 * np.abs(exact).max())
+
+
 def test_vectors_and_exponents(x64):
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(30, 3)), rng.normal(size=(30, 2))

@@ -345,6 +345,33 @@ def test_dirichlet_of_three_against_its_closed_form(x64):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_near_logits_keep_their_digits_whatever_their_offset(offset):
+    t1 = jnp.array([0.5, -1.25, 2.0]) + offset
+    near, far = jnp.array([2.0**-13, 0, 0]), jnp.array([3.0, 0, -1.0])
+    t2 = t1 + jnp.stack([near, far])
+    with mp.workdps(40):
+
+        def A(logits):
+            return mp.log(sum(mp.exp(x) for x in logits))
+
+        rows = [[mp.mpf(float(x)) for x in row] for row in (t1, *t2)]
+        p = [mp.exp(x - A(rows[0])) for x in rows[0]]
+        expected = [
+            float(
+                A(row)
+                - A(rows[0])
+                - sum(w * (y - x) for w, x, y in zip(p, rows[0], row, strict=True))
+            )
+            for row in rows[1:]
+        ]
+    kl, renyi = values("categorical", t1, t2, np.float32([1.0]))
+    # The logits' own rounding moves the probabilities.
+    rtol = 1e-6 + 2e-7 * offset / 4
+    np.testing.assert_allclose(kl, expected, rtol=rtol)
+    np.testing.assert_allclose(renyi[0], expected, rtol=rtol)
+
+
 OUTSIDE = {  # the second pair of each leaves the domain at a = 2
     "exponential": (np.array([-2.0, -0.5]), np.array([-1.0, -1.5])),
     "gamma": (np.array([[1.0, -2.0], [1.0, -0.5]]), np.array([1.0, -1.5])),

@@ -4,13 +4,15 @@ from tests import helpers
 from tests.registry import CASES
 
 
-def ids(cases):
-    return [f"{case.name.removeprefix('jaxdiv.')}-{i}" for i, case in enumerate(cases)]
-
-
 def parametrize(select):
-    cases = [case for case in CASES if select(case)]
-    return pytest.mark.parametrize("case", cases, ids=ids(cases))
+    """Every selected case; the second and later ones of a function are slow."""
+    names, params = set(), []
+    for i, case in enumerate(filter(select, CASES)):
+        marks = [pytest.mark.slow] if case.name in names else []
+        name = f"{case.name.removeprefix('jaxdiv.')}-{i}"
+        params.append(pytest.param(case, id=name, marks=marks))
+        names.add(case.name)
+    return pytest.mark.parametrize("case", params)
 
 
 @parametrize(lambda case: case.order > 0)

@@ -150,7 +150,7 @@ def distance_covariance_sqr(
       some 1e-7 times the product of the mean distances, in every method.
 
     Raises:
-      TypeError: an input is not of a floating dtype.
+      TypeError: an input is not of a floating dtype, or the exponent is traced.
       ValueError: lengths differ, n < 4 with "u", an option is unknown, the exponent is
         outside (0, 2], or "fast" got more than one dimension or another exponent.
 
@@ -169,7 +169,7 @@ def distance_covariance_sqr(
       Szekely, Rizzo and Bakirov, 2007, arXiv:0803.4101; Huo and Szekely, 2016,
       arXiv:1410.1503 (that O(n log n) is possible).
     """
-    x, y = _checked_pair(x, y, estimator, method, exponent)
+    x, y, exponent = _checked_pair(x, y, estimator, method, exponent)
     return _covariance(x, y, estimator, method, exponent)
 
 
@@ -213,7 +213,7 @@ def distance_correlation_sqr(
     References:
       Szekely and Rizzo, 2014, arXiv:1310.2926, eq. (2.3), for "u".
     """
-    x, y = _checked_pair(x, y, estimator, method, exponent)
+    x, y, exponent = _checked_pair(x, y, estimator, method, exponent)
     return _correlation(x, y, estimator, method, exponent)
 
 
@@ -266,7 +266,7 @@ def joint_distance_covariance_sqr(
     """
     _check.one_of("estimator", estimator, ("u", "us", "v"))
     _check.positive(c=c)
-    _pairwise.check_exponent(exponent)
+    exponent = _pairwise.checked_exponent(exponent)
     if len(xs) < 2:
         raise ValueError(f"xs holds {len(xs)} variables; expected at least 2.")
     named = {f"xs[{i}]": x for i, x in enumerate(xs)}
@@ -337,14 +337,14 @@ def concatenated_distance_covariance_sqr(
 
 def _checked_pair(
     x: ArrayLike, y: ArrayLike, estimator: str, method: str, exponent: float
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, float]:
     _check.one_of("estimator", estimator, _ESTIMATORS)
     _check.one_of("method", method, _MOMENTS)
-    _pairwise.check_exponent(exponent)
+    exponent = _pairwise.checked_exponent(exponent)
     x, y = _pairwise.paired_samples(1 if estimator == "v" else 4, x=x, y=y)
     if method == "fast":
         _pairwise.check_one_dimensional(method, exponent, x, y)
-    return x, y
+    return x, y, exponent
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))

@@ -39,7 +39,7 @@ def energy_distance(
       NaN where an input is.
 
     Raises:
-      TypeError: a sample is not of a floating dtype.
+      TypeError: a sample is not of a floating dtype, or the exponent is traced.
       ValueError: the shapes are not as above or the dimensions differ, the exponent is
         outside (0, 2], the method is unknown, or "sort" does not apply.
 
@@ -57,7 +57,7 @@ def energy_distance(
       Szekely and Rizzo, 2013, Energy statistics, J. Stat. Plan. Inference 143, eq. (6).
     """
     _check.one_of("method", method, ("auto", *_METHODS))
-    _pairwise.check_exponent(exponent)
+    exponent = _pairwise.checked_exponent(exponent)
     x, y = _pairwise.two_samples(x, y)
     if method == "sort":
         _pairwise.check_one_dimensional(method, exponent, x, y)

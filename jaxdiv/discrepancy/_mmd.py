@@ -84,13 +84,13 @@ def _kernel_matrix(
     _check.one_of("kernel", kernel, ("rbf",))
     if bandwidth is None:
         bandwidth = _median_distance(jax.lax.stop_gradient(jnp.concatenate([x, y])))
-    _check.positive(bandwidth=bandwidth)
+    else:
+        _check.positive(bandwidth=bandwidth)
     precision = 0.5 / jnp.asarray(bandwidth, x.dtype) ** 2
     return lambda a, b: jnp.exp(-precision * _pairwise.distances(a, b, 2.0))
 
 
 def _median_distance(z: Array) -> Array:
     distances = _pairwise.distances(z, z, 1.0)
-    # 0 < n below the diagonal: each pair once. Two points at least: x and y have one.
     median = jnp.median(distances[jnp.tril_indices(len(z), -1)])
     return jnp.where(median == 0, 1, median)

@@ -49,7 +49,7 @@ def pairwise_distance(
     References:
       Szekely, Rizzo and Bakirov, 2007, arXiv:0803.4101, section 2.
     """
-    check_exponent(exponent)
+    exponent = checked_exponent(exponent)
     x, y = two_samples(x, x if y is None else y)
     return distances(x, y, exponent)
 
@@ -72,13 +72,15 @@ def _squared(x: Array, y: Array) -> Array:
     """Squared distances: the value from differences, derivatives as matmuls."""
     # The differences would be kept for the backward pass, n m d numbers. `expanded` is
     # the same polynomial and keeps none; what it adds to the value is exactly 0.
-    expanded = (
-        jnp.sum(x**2, -1)[:, None]
-        + jnp.sum(y**2, -1)
-        - 2 * jnp.matmul(x, y.T, precision="highest")
-    )
-    differences = jax.lax.stop_gradient(x[:, None] - y)
-    return jnp.sum(differences**2, -1) + (expanded - jax.lax.stop_gradient(expanded))
+    value = jnp.sum(jax.lax.stop_gradient(x[:, None] - y) ** 2, -1)
+    # About a common centre, where the derivatives cancel least.
+    finite = jnp.isfinite(jax.lax.stop_gradient(x))
+    total = jnp.sum(jnp.where(finite, jax.lax.stop_gradient(x), 0), 0)
+    centre = total / jnp.maximum(jnp.sum(finite, 0), 1)
+    x, y = x - centre, y - centre
+    cross = jnp.matmul(x, y.T, precision="highest")
+    expanded = jnp.sum(x**2, -1)[:, None] + jnp.sum(y**2, -1) - 2 * cross
+    return value + (expanded - jax.lax.stop_gradient(expanded))
 
 
 def two_sample_mean(xx: Array, xy: Array, yy: Array, *, estimator: str) -> Array:
@@ -90,7 +92,7 @@ def two_sample_mean(xx: Array, xy: Array, yy: Array, *, estimator: str) -> Array
     def row_means(k: Array) -> Array:
         if estimator == "v":
             return jnp.mean(k, 1)
-        return jnp.sum(jnp.where(jnp.eye(len(k)), 0, k), 1) / (len(k) - 1)
+        return jnp.sum(jnp.where(jnp.eye(len(k), dtype=bool), 0, k), 1) / (len(k) - 1)
 
     rows_x, rows_y = row_means(xx) - jnp.mean(xy, 1), row_means(yy) - jnp.mean(xy, 0)
     return jnp.mean(rows_x) + jnp.mean(rows_y)
@@ -137,11 +139,13 @@ def samples(**arrays: ArrayLike) -> tuple[Array, ...]:
     return tuple(out)
 
 
-def check_exponent(exponent: float) -> None:
+def checked_exponent(exponent: float) -> float:
+    """The exponent as a Python number, which compiled functions can be keyed by."""
     if _check.concrete(exponent) is None:
         raise TypeError("exponent is traced; expected a concrete number in (0, 2].")
     if not 0 < exponent <= 2:
         raise ValueError(f"exponent is {exponent}; expected a number in (0, 2].")
+    return float(exponent)
 
 
 def check_one_dimensional(method: str, exponent: float, *samples: Array) -> None:

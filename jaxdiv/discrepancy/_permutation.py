@@ -63,7 +63,12 @@ def permutation_test(
     """
     if num < 1:
         raise ValueError(f"num is {num}; expected at least 1.")
-    first, *others = samples = [jnp.asarray(x) for x in xs]
+    samples = [jnp.asarray(x) for x in xs]
+    lengths = [x.shape[:1] for x in samples]
+    if len(set(lengths)) != 1 or () in lengths:
+        shapes = [x.shape for x in samples]
+        raise ValueError(f"xs has shapes {shapes}; expected samples of one length.")
+    first, *others = samples
     statistic = stat(*samples)
 
     def permuted(key: Key) -> Array:
@@ -71,6 +76,6 @@ def permutation_test(
 
     null = jax.lax.map(permuted, jax.random.split(key, num))
     reached = jnp.sum(null >= statistic, dtype=null.dtype)
-    defined = jnp.isfinite(statistic) & jnp.all(jnp.isfinite(null))
+    defined = ~(jnp.isnan(statistic) | jnp.any(jnp.isnan(null)))
     p_value = jnp.where(defined, (1 + reached) / (num + 1), jnp.nan)
     return PermutationTest(statistic, p_value, null)

@@ -5,7 +5,6 @@ convex function :math:`g(s) = A((1 - s)\theta_1 + s\theta_2)` of one number.
 """
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -13,14 +12,7 @@ import jax.numpy as jnp
 
 from jaxdiv import _check
 from jaxdiv.divergence._families import BUILT_IN, ExponentialFamily
-from jaxdiv.divergence._segment import (
-    QUADRATURE,
-    Line,
-    chord,
-    curvature,
-    gap_along,
-    sharper,
-)
+from jaxdiv.divergence._segment import gap_along, line, renyi_gap
 from jaxdiv.typing import Array, ArrayLike, PyTree
 
 _REGISTRY = {record.name: record for record in BUILT_IN}
@@ -139,15 +131,22 @@ def _in_domain(record: ExponentialFamily, theta: PyTree) -> Array:
 def _kl(record: ExponentialFamily, t1: PyTree, t2: PyTree) -> Array:
     if record.kl is not None:
         return record.kl(t1, t2)
-    line = _line(record.log_partition, t1, t2)
-    return gap_along(line, jax.tree.leaves(t1)[0].dtype)
+    return gap_along(line(record.log_partition, t1, t2), _dtype(t1))
 
 
 @partial(jax.jit, static_argnums=0)
 def _renyi(record: ExponentialFamily, t1: PyTree, t2: PyTree, a: Array) -> Array:
     if record.renyi is not None:
         return record.renyi(t1, t2, a)
-    return _renyi_along(record.log_partition, record.in_domain, t1, t2, a)
+    e = 1 - a
+    mixture = jax.tree.map(lambda x, y: (1 - e) * x + e * y, t1, t2)
+    defined = record.in_domain(mixture)
+    gap = renyi_gap(line(record.log_partition, t1, t2), e, defined)
+    return jnp.where(defined, gap, jnp.inf)
+
+
+def _dtype(theta: PyTree) -> jnp.dtype:
+    return jax.tree.leaves(theta)[0].dtype
 
 
 def _parameters(
@@ -186,42 +185,6 @@ def _parameters(
                 "same parameter axes."
             )
     return t1, t2, inside[0] & inside[1]
-
-
-def _line(log_partition: Callable, t1: PyTree, t2: PyTree) -> Line:
-    # A convex combination, not t1 + s (t2 - t1): near the border of the domain the
-    # sum would lose the digits of the end point.
-    return lambda s: log_partition(
-        jax.tree.map(lambda x, y: (1 - s) * x + s * y, t1, t2)
-    )
-
-
-def _renyi_along(
-    log_partition: Callable, in_domain: Callable, t1: PyTree, t2: PyTree, a: Array
-) -> Array:
-    """g(1) - g(0) - (g(e) - g(0)) / e with e = 1 - a, infinite off the domain."""
-    g = _line(log_partition, t1, t2)
-    e = 1 - a
-    defined = in_domain(jax.tree.map(lambda x, y: (1 - e) * x + e * y, t1, t2))
-    zero, one = jnp.zeros_like(e), jnp.ones_like(e)
-    g0, g1, at_e = jax.vmap(g)(jnp.stack([zero, one, e]))
-    at_e = jnp.where(defined, at_e, g0)
-    slope = chord(g, g0, at_e, e)
-
-    # The same as an integral of g'' against a kernel that is nowhere negative, with
-    # panels from 0 to e and on to 1. Either branch continues through e = 0.
-    v = jnp.asarray(QUADRATURE.nodes, e.dtype)
-    below = e < 0
-    start = jnp.where(below, 0, e)
-    first, error = QUADRATURE(
-        curvature(g, e * v), jnp.where(below, -e * (1 - v), (1 - e) * e * v)
-    )
-    second, more = QUADRATURE(
-        curvature(g, start + (1 - start) * v), (1 - start) ** 2 * (1 - v)
-    )
-    scale = jnp.abs(g0) + jnp.abs(g1) + jnp.abs(slope)
-    value = sharper(g1 - g0 - slope, scale, first + second, error + more)
-    return jnp.where(defined, value, jnp.inf)
 
 
 def expfam_kl(family: str | ExponentialFamily, t1: PyTree, t2: PyTree) -> Array:
@@ -313,7 +276,7 @@ def expfam_renyi(
     order = _check.concrete(a)
     if order is not None and not (order.ndim == 0 and 0 <= order < math.inf):
         raise ValueError(f"a is {a}; expected one finite order, at least 0.")
-    order = jnp.asarray(a, jax.tree.leaves(t1)[0].dtype)
+    order = jnp.asarray(a, _dtype(t1))
     value = _renyi(record, t1, t2, order)
     return jnp.where(inside & (order >= 0), value, jnp.nan)
 

@@ -12,8 +12,8 @@ from jax.scipy.special import gammaln
 
 from jaxdiv import _check
 from jaxdiv._numerics import exp_remainder, exp_remainder_ratio, log1p_ratio
-from jaxdiv.divergence import _named, _power
 from jaxdiv.divergence._bregman import log_det_gap, log_ratio
+from jaxdiv.divergence._segment import Line, gap_along, line, renyi_gap
 from jaxdiv.typing import Array, ArrayLike, PyTree
 
 
@@ -135,12 +135,24 @@ def _two(
     )
 
 
+def _centred(t1: Array, t2: Array) -> Line:
+    """The log-partition between logits, up to a linear function of s.
+
+    No divergence sees that function, and a common offset of the logits then costs no
+    digits.
+    """
+    c1, c2 = (jax.lax.stop_gradient(jnp.max(t, -1, keepdims=True)) for t in (t1, t2))
+    return line(
+        lambda both: jax.nn.logsumexp(both[0] - both[1], -1), (t1, c1), (t2, c2)
+    )
+
+
 def _categorical_kl(t1: Array, t2: Array) -> Array:
-    return _named.kl(jax.nn.log_softmax(t1), jax.nn.log_softmax(t2))
+    return gap_along(_centred(t1, t2), t1.dtype)
 
 
 def _categorical_renyi(t1: Array, t2: Array, a: Array) -> Array:
-    return _power.renyi(jax.nn.log_softmax(t1), jax.nn.log_softmax(t2), a)
+    return renyi_gap(_centred(t1, t2), 1 - a, jnp.ones((), bool))
 
 
 def _log_beta(alpha: Array) -> Array:
@@ -251,32 +263,30 @@ def _gaussian_renyi(t1: PyTree, t2: PyTree, a: Array) -> Array:
 # r = scale1 / scale2.
 
 
-def _laplace_shape(t1: PyTree, t2: PyTree) -> tuple[Array, Array, Array]:
+def _laplace_shape(t1: PyTree, t2: PyTree) -> tuple[Array, Array, Array, Array]:
+    """u, r, 1 - r with all its digits, and log r."""
     loc1, scale1 = _pair(t1)
     loc2, scale2 = _pair(t2)
     gap = loc1 - loc2
     # Not `abs`: the divergences are smooth at 0, where one side's derivatives serve.
     u = jnp.where(gap < 0, -gap, gap) / scale1
-    return u, scale1 / scale2, log_ratio(scale1, scale2, jnp.log(scale2))
+    one_less = (scale2 - scale1) / scale2
+    return u, scale1 / scale2, one_less, log_ratio(scale1, scale2, jnp.log(scale2))
 
 
 def _laplace_kl(t1: PyTree, t2: PyTree) -> Array:
-    u, r, log_r = _laplace_shape(t1, t2)
+    u, r, _, log_r = _laplace_shape(t1, t2)
     return r * exp_remainder(-u) + exp_remainder(log_r)
 
 
 def _laplace_renyi(t1: PyTree, t2: PyTree, a: Array) -> Array:
-    u, r, log_r = _laplace_shape(t1, t2)
-    _, scale1 = _pair(t1)
-    _, scale2 = _pair(t2)
+    u, r, one_less, log_r = _laplace_shape(t1, t2)
     e = 1 - a
     defined = a + e * r > 0
     e = jnp.where(defined, e, 0)
     near = (1 + jnp.abs(e)) * (u + jnp.abs(log_r)) < 0.2
-    one_less = (scale2 - scale1) / scale2  # 1 - r with all its digits
-    close = _laplace_renyi_near(
-        *(jnp.where(near, x, 0) for x in (u, one_less, log_r)), e
-    )
+    u0, gap, log_r0 = (jnp.where(near, x, 0) for x in (u, one_less, log_r))
+    close = _laplace_renyi_near(u0, gap, log_r0, e)
     far = -log_r - _laplace_mean_log(u, r, e)
     # What rounding leaves below 0, and at a = 0; the derivatives stay.
     far = far - jax.lax.stop_gradient(jnp.where(a == 0, far, jnp.minimum(far, 0)))

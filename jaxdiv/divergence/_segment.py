@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv.typing import Array
+from jaxdiv.typing import Array, PyTree
 
 Line = Callable[[Array], Array]  # g(s), with any leading axes in its value
 
@@ -61,6 +61,13 @@ def sharper(difference: Array, scale: Array, integral: Array, error: Array) -> A
     )
 
 
+def line(F: Callable[[PyTree], Array], x: PyTree, y: PyTree) -> Line:
+    """F along the segment from x to y."""
+    # A convex combination, not x + s (y - x): near the border of the domain the sum
+    # would lose the digits of the end point.
+    return lambda s: F(jax.tree.map(lambda x, y: (1 - s) * x + s * y, x, y))
+
+
 def gap_along(g: Line, dtype: np.dtype) -> Array:
     """g(1) - g(0) - g'(0), the Bregman divergence along a segment."""
     v = jnp.asarray(QUADRATURE.nodes, dtype)
@@ -82,3 +89,25 @@ def chord(g: Line, at_zero: Array, at_e: Array, e: Array) -> Array:
     _, slope = value_and_slope(g, e.dtype)
     rest, error = QUADRATURE(curvature(g, e * v), 1 - v)
     return sharper(direct, scale, slope + e * rest, jnp.abs(e) * error)
+
+
+def renyi_gap(g: Line, e: Array, defined: Array) -> Array:
+    """g(1) - g(0) - (g(e) - g(0)) / e, not negative; used where g(e) is `defined`."""
+    zero, one = jnp.zeros_like(e), jnp.ones_like(e)
+    g0, g1, at_e = jax.vmap(g)(jnp.stack([zero, one, e]))
+    at_e = jnp.where(defined, at_e, g0)
+    slope = chord(g, g0, at_e, e)
+
+    # The same as an integral of g'' against a kernel that is nowhere negative, with
+    # panels from 0 to e and on to 1. Either branch continues through e = 0.
+    v = jnp.asarray(QUADRATURE.nodes, e.dtype)
+    below = e < 0
+    start = jnp.where(below, 0, e)
+    first, error = QUADRATURE(
+        curvature(g, e * v), jnp.where(below, -e * (1 - v), (1 - e) * e * v)
+    )
+    second, more = QUADRATURE(
+        curvature(g, start + (1 - start) * v), (1 - start) ** 2 * (1 - v)
+    )
+    scale = jnp.abs(g0) + jnp.abs(g1) + jnp.abs(slope)
+    return sharper(g1 - g0 - slope, scale, first + second, error + more)
