@@ -167,7 +167,7 @@ def f_distill_weight(
       >>> import jax.numpy as jnp
       >>> from jaxdiv import diffusion
       >>> ratio = jnp.array([1.0, 3.0])
-      >>> print(diffusion.f_distill_weight("js", ratio))
+      >>> print(diffusion.f_distill_weight("js", ratio).round(3))
       [0.8 1.2]
       >>> print(diffusion.f_distill_weight("reverse_kl", ratio))
       [1. 1.]
