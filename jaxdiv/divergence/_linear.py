@@ -16,7 +16,7 @@ from jaxdiv.divergence._categorical import from_logits, parts
 from jaxdiv.divergence._generators import FDivergence, as_record
 from jaxdiv.typing import Array, ArrayLike
 
-_PARTS = 8  # of a chunk's rows and of the head's, one at a time
+_PARTS = 8  # a chunk's rows and the head's are worked on in so many parts
 
 
 def linear_divergence(
@@ -51,9 +51,9 @@ def linear_divergence(
       hidden_t: the teacher's hidden states at the same tokens, `[N, D_t]`.
       head_t: the teacher's output matrix, `[D_t, V]`.
       div: a name that `get` knows without a parameter, or a record.
-      chunk: tokens per chunk; the memory is that of a few arrays `[chunk, V]`, and of
-        one `[D_s, V]` in float32 for the gradient. None takes D_s / 8, which makes both
-        about equal.
+      chunk: tokens per chunk, rounded up to a multiple of 8. The memory is that of two
+        to three arrays `[chunk, V]`, and of the gradient `[D_s, V]` in float32. None
+        takes D_s / 4, which keeps the first below the second.
       mask: boolean, `[N]`, False at tokens that do not count. Their hidden states may
         hold anything, NaN included. None counts all.
       temperature: T > 0, of both laws.
@@ -96,10 +96,10 @@ def linear_divergence(
     _check_tokens(count, mask=keep)
     _check.positive(temperature=temperature)
     if chunk is None:
-        chunk = max(16, width // 8)
+        chunk = max(16, width // 4)
     if chunk < 1:
         raise ValueError(f"chunk is {chunk}; expected at least 1.")
-    chunk = max(1, min(chunk, count))
+    chunk = _PARTS * max(1, -(-min(chunk, count) // _PARTS))
 
     def chunked(x: Array) -> Array:
         padding = [(0, -count % chunk)] + [(0, 0)] * (x.ndim - 1)
@@ -109,14 +109,15 @@ def linear_divergence(
         hidden = jnp.where(keep[:, None], model.hidden, 0)
         return _Model(chunked(hidden), model.head)
 
+    dtype = jnp.promote_types(jnp.result_type(*student, *teacher), jnp.float32)
     fixed = jax.lax.stop_gradient(
-        _Fixed(kept(teacher), chunked(keep), jnp.asarray(temperature))
+        _Fixed(kept(teacher), chunked(keep), jnp.asarray(temperature, dtype))
     )
     if weights is None:
         return jnp.ravel(_values(div, kept(student), fixed))[:count]
     (weights,) = _check.floating(weights=weights)
     _check_tokens(count, weights=weights)
-    return _weighted_sum(div, kept(student), chunked(weights), fixed)
+    return _weighted_sum(div, kept(student), chunked(weights.astype(dtype)), fixed)
 
 
 class _Model(NamedTuple):
@@ -129,7 +130,7 @@ class _Fixed(NamedTuple):
 
     teacher: _Model
     keep: Array  # [chunks, chunk]
-    temperature: Array
+    temperature: Array  # in the dtype of the result
 
 
 def _models(**given: ArrayLike) -> tuple[_Model, _Model]:
@@ -215,7 +216,7 @@ def _weighted_sum_fwd(
     div: FDivergence, student: _Model, weights: Array, fixed: _Fixed
 ) -> tuple[Array, tuple[Array, _Model]]:
     values, gradient = _with_gradient(div, student, weights, fixed)
-    return jnp.sum(weights * values), (values, gradient)
+    return jnp.vdot(weights, values), (values, gradient)
 
 
 def _weighted_sum_bwd(
@@ -238,9 +239,14 @@ def _with_gradient(
 
     def step(total: Array, rows: tuple) -> tuple[Array, tuple[Array, Array]]:
         hidden, weights, (hidden_t, keep) = rows
-        logits = _logits(hidden_t, fixed.teacher.head), _logits(hidden, head)
-        weights = jnp.where(keep, weights, 0).astype(logits[1].dtype)
-        values, slopes = _slopes(div, *logits, weights, fixed.temperature)
+        weights = jnp.where(keep, weights, 0)
+        values, slopes = _slopes(
+            div,
+            _logits(hidden_t, fixed.teacher.head),
+            _logits(hidden, head).astype(weights.dtype),
+            weights,
+            fixed.temperature,
+        )
         # float16 would lose the slopes of the many small probabilities.
         slopes = slopes.astype(jnp.promote_types(head.dtype, jnp.bfloat16))
         total = _add_product(total, hidden, slopes)
@@ -265,8 +271,7 @@ def _slopes(
     A few rows at a time, which stay in the cache; the slopes take the place of the
     logits.
     """
-    rows = math.gcd(len(weights), _PARTS)
-    size = len(weights) // rows
+    size = len(weights) // _PARTS
 
     def part(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         values, logits_s = carry
@@ -280,13 +285,12 @@ def _slopes(
         put = jax.lax.dynamic_update_slice_in_dim
         return put(values, value, at, 0), put(logits_s, slope, at, 0)
 
-    return jax.lax.fori_loop(0, rows, part, (jnp.zeros_like(weights), logits_s))
+    return jax.lax.fori_loop(0, _PARTS, part, (jnp.zeros_like(weights), logits_s))
 
 
 def _row_slopes(
     div: FDivergence, logits_t: Array, logits_s: Array, temperature: Array
 ) -> tuple[Array, Array]:
-    temperature = temperature.astype(logits_s.dtype)
     x, y = logits_t / temperature, logits_s / temperature
     norm_p = jax.nn.logsumexp(x, -1, keepdims=True)
     norm_q = jax.nn.logsumexp(y, -1, keepdims=True)
@@ -296,8 +300,10 @@ def _row_slopes(
     values, slopes = jax.jvp(
         lambda log_q, ell: terms(log_p, log_q, ell), (log_q, ell), (one, -one)
     )
-    mean = jnp.sum(slopes, -1, keepdims=True)
-    return jnp.sum(values, -1), (slopes - jnp.exp(log_q) * mean) / temperature
+    # Both sums in one pass: XLA would copy the logits for a second one, since the
+    # slopes take their place.
+    value, total = jnp.sum(jnp.stack((values, slopes)), -1)
+    return value, (slopes - jnp.exp(log_q) * total[:, None]) / temperature
 
 
 def _add_product(total: Array, hidden: Array, slopes: Array) -> Array:

@@ -45,15 +45,16 @@ def _log_power_sum(
     log_sum = jax.nn.logsumexp(log_power, axis, keepdims=True)
     far = jnp.abs(log_sum) > 0.4
     excess = _tsallis(jnp.where(far, 0, p), jnp.where(far, 0, q), a, axis)
-    return far.squeeze(axis), log_sum.squeeze(axis), excess
+    # At a = 1 the excess is infinite where p leaves the support of q.
+    far = far.squeeze(axis) | jnp.isinf(excess)
+    return far, log_sum.squeeze(axis), jnp.where(far, 0, excess)
 
 
 def _chernoff(p: Array, q: Array, a: Array, axis: int) -> Array:
     """-log of the power sum; `a` is a scalar or has one entry a row."""
     far, log_sum, excess = _log_power_sum(p, q, a, axis)
     order = a.squeeze(axis) if a.ndim else a
-    far = far | jnp.isinf(excess)  # a = 1 where p leaves the support of q
-    return -jnp.where(far, log_sum, jnp.log1p((order - 1) * jnp.where(far, 0, excess)))
+    return -jnp.where(far, log_sum, jnp.log1p((order - 1) * excess))
 
 
 def _best_order(p: Array, q: Array, axis: int) -> Array:
