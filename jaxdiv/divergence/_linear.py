@@ -70,8 +70,9 @@ def linear_divergence(
         `temperature` is not positive.
 
     Differentiable in reverse mode, in `hidden_s`, `head_s` and `weights`. The teacher
-    and the temperature are constants: their gradient is zero. Forward mode (`jax.jvp`,
-    `jax.jacfwd`) raises a TypeError; `jax.vmap` works.
+    and the temperature are constants: their gradient is zero. Reverse mode may be
+    repeated. Forward mode (`jax.jvp`, `jax.jacfwd`) raises a TypeError; `jax.vmap`
+    works.
 
     Example:
       >>> import jax
