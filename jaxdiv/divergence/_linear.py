@@ -301,10 +301,11 @@ def _row_slopes(
     values, slopes = jax.jvp(
         lambda log_q, ell: terms(log_p, log_q, ell), (log_q, ell), (one, -one)
     )
-    # Both sums in one pass: XLA would copy the logits for a second one, since the
-    # slopes take their place.
-    value, total = jnp.sum(jnp.stack((values, slopes)), -1)
-    return value, (slopes - jnp.exp(log_q) * total[:, None]) / temperature
+    value, total = jnp.sum(values, -1), jnp.sum(slopes, -1)
+    slopes = (slopes - jnp.exp(log_q) * total[:, None]) / temperature
+    # Also the order that lets the slopes take the place of the logits without a copy:
+    # they now wait for the sum of the values.
+    return value, jnp.where(jnp.isnan(value)[:, None], jnp.nan, slopes)
 
 
 def _add_product(total: Array, hidden: Array, slopes: Array) -> Array:
