@@ -287,6 +287,7 @@ CURVATURE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_hessian_where_the_laws_meet(x64):
     z = jnp.array([0.3, -1.0, 0.5])
     p = jax.nn.softmax(z)
@@ -405,6 +406,7 @@ def test_data_processing_and_joint_convexity(draws, seed, share):
             assert between[name] <= bound * (1 + 1e-4) + 1e-5 or share in (0, 1), name
 
 
+@pytest.mark.slow
 def test_axis_mask_batch_and_low_precision():
     x, y = jnp.log(jnp.array([P, U])), jnp.log(jnp.array([U, P]))
     padded = jnp.pad(x, ((0, 0), (0, 2))), jnp.pad(y, ((0, 0), (0, 2)))

@@ -46,6 +46,7 @@ def quick_fit(**options):
     return transport.fit_monge_map(jax.random.key(1), x, y, **settings)
 
 
+@pytest.mark.slow
 def test_history_callback_and_determinism():
     seen = []
     _, params, history = quick_fit(

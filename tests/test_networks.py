@@ -180,6 +180,7 @@ TINY = {
 TINY_X, TINY_LEVEL = jnp.cos(jnp.arange(32.0)).reshape(2, 4, 4, 1), jnp.zeros(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TINY)
 def test_the_gradient_is_that_of_central_differences(name, x64):
     apply, params = randomised(TINY[name])
@@ -201,6 +202,7 @@ def test_the_gradient_is_that_of_central_differences(name, x64):
     np.testing.assert_allclose(along, (moved(1e-5) - moved(-1e-5)) / 2e-5, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fresh_network_denoises_as_its_preconditioning_says():
     scales = diffusion.precondition(jnp.array(0.7), 0.5)
     for build in TINY.values():

@@ -359,6 +359,7 @@ def test_apply_plan_and_entropic_map(x64):
     np.testing.assert_allclose(image, rows / A[:, None], rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean"])
 def test_second_derivatives_with_weights_and_eps(cost, x64):
     def loss(x, z, eps):
