@@ -190,6 +190,11 @@ CASES = [
                 ("wasserstein", "js", "reverse_kl"),
             ),
             Bad(
+                lambda: diffusion.f_distill_weight("tv", ONES),
+                ValueError,
+                ("'tv'", "'js'"),
+            ),
+            Bad(
                 lambda: diffusion.f_distill_weight("js", jnp.ones(2, int)),
                 TypeError,
                 ("ratio", "int"),

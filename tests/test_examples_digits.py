@@ -109,6 +109,12 @@ def test_unknown_divergence_lists_the_names(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_divergence_without_weight(tmp_path):
+    message = leaving(Settings(divergence="tv", out=tmp_path))
+    assert "'tv'" in message
+    assert not list(tmp_path.iterdir())
+
+
 def test_steps_must_be_positive(tmp_path):
     assert "--steps is 0" in leaving(Settings(steps=0, out=tmp_path))
 

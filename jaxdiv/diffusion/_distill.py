@@ -4,6 +4,7 @@ In all of them p is the teacher and q the student, both noised to the level t, a
 r = p/q: the discriminator's logits are trained with real = 1.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -133,6 +134,17 @@ def bin_normalise(
     return ratio / (state[index] + _TINY), state
 
 
+def weighted_record(name: str | FDivergence) -> FDivergence:
+    """The record, whose weight must not be zero almost everywhere."""
+    record = get(name) if isinstance(name, str) else name
+    if math.isinf(record.curvature):
+        raise ValueError(
+            f"The weight of {record.name!r} is 0 almost everywhere; expected another "
+            "divergence, such as 'js'."
+        )
+    return record
+
+
 def f_distill_weight(
     name: str | FDivergence, ratio: ArrayLike, *, normalise: bool = True
 ) -> Array:
@@ -159,7 +171,8 @@ def f_distill_weight(
 
     Raises:
       TypeError: `ratio` is not of a floating dtype.
-      ValueError: the name is unknown; the message lists the names.
+      ValueError: the name is unknown (the message lists the names), or the divergence
+        has no weight: f'' of total variation is an atom.
 
     Differentiable in `ratio`; `f_distill_loss` stops the gradient.
 
@@ -175,7 +188,7 @@ def f_distill_weight(
     References:
       Xu, Nie and Vahdat, 2025, arXiv:2502.15681, theorem 1 and table 1.
     """
-    record = get(name) if isinstance(name, str) else name
+    record = weighted_record(name)
     (ratio,) = _check.floating(ratio=ratio)
     log_ratio = jnp.log(ratio)
     if not normalise:

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from jaxdiv import _check
+from jaxdiv.diffusion._distill import weighted_record
 from jaxdiv.diffusion._noise import NoiseLaw, edm
-from jaxdiv.divergence import FDivergence, get
+from jaxdiv.divergence import FDivergence
 from jaxdiv.typing import Apply, Array, Params, PyTree
 
 
@@ -141,8 +142,7 @@ def distill_state(
 
 
 def check_config(cfg: DistillConfig) -> None:
-    if isinstance(cfg.divergence, str):
-        get(cfg.divergence)
+    weighted_record(cfg.divergence)
     low, high = cfg.ratio_clip
     _check.positive(ratio_clip=low, rho=cfg.rho, sigma_data=cfg.sigma_data)
     _check.in_range(low, ratio_clip=high)
