@@ -58,7 +58,7 @@ def main(settings: Settings) -> int:
     began = time.monotonic()
     try:
         chosen = divergence.get(settings.divergence).name
-        diffusion.f_distill_weight(chosen, jax.numpy.ones(1))  # it has one
+        diffusion.f_distill_weight(chosen, jnp.ones(1))  # it has one
     except ValueError as error:
         sys.exit(f"--divergence: {error}")
     recipe = _digits.choose(settings.data, settings.steps, quick=settings.quick)
