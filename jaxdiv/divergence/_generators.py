@@ -78,6 +78,7 @@ class _Generator(NamedTuple):
     curvature: float
     symmetric: bool = False
     f: Callable[[Array], Array] | None = None  # where f'(1) is not 0
+    infinite_at_end: bool = True  # whether f* is, at u = f'(inf)
     at_inf: float = math.inf
 
 
@@ -126,7 +127,9 @@ def _on_domain(
 
     def conjugate(u: ArrayLike) -> Array:
         (u,) = _check.floating(u=u)
-        reached = (u >= low) & (u <= high) & jnp.isfinite(u)
+        # Rounding would make a large number of an infinite limit.
+        under = u < high if g.infinite_at_end else u <= high
+        reached = (u >= low) & under & jnp.isfinite(u)
         value = inside(jnp.where(reached, u, max(low, min(0.0, high - 1.0))))
         outside = jnp.where(u <= low, -g.at_zero, jnp.inf)
         return jnp.where(reached, value, jnp.where(jnp.isnan(u), u, outside))
@@ -172,6 +175,7 @@ def _alpha(a: float) -> _Generator:
         prime_at_inf=1 / (1 - a) if a < 1 else math.inf,
         curvature=1.0,
         symmetric=a == 0.5,
+        infinite_at_end=a > 0,
     )
 
 
@@ -242,6 +246,7 @@ def _le_cam(scale: float, terms: Terms) -> _Generator:
         prime_at_inf=scale / 2,
         curvature=scale / 2,
         symmetric=True,
+        infinite_at_end=False,
     )
 
 
@@ -320,6 +325,7 @@ _TABLE = {
         prime_at_inf=0.5,
         curvature=math.inf,
         symmetric=True,
+        infinite_at_end=False,
     ),
     "pearson_chi2": _Generator(
         terms=_terms.pearson_chi2,
@@ -342,6 +348,7 @@ _TABLE = {
         prime_at_zero=-math.inf,
         prime_at_inf=1.0,
         curvature=2.0,
+        infinite_at_end=False,
     ),
     "le_cam": _le_cam(1.0, _terms.le_cam),
     "vincze_le_cam": _le_cam(2.0, _terms.vincze_le_cam),
