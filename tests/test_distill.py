@@ -375,6 +375,7 @@ def test_three_nets_find_the_teachers_law(name, gan_weight):
         np.testing.assert_array_equal(state.teacher[name], TEACHER[name])
 
 
+@pytest.mark.slow
 def test_step_is_decided_by_its_key():
     cfg = config(gan_weight=0.1)
     first, again, other = train(cfg, 5), train(cfg, 5), train(cfg, 5, seed=1)
@@ -427,6 +428,7 @@ def test_state_owns_its_arrays_and_may_be_donated():
     assert jnp.isfinite(state.student["mean"]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["teacher", "student", "fake", "head"])
 def test_a_nan_in_any_net_shows_in_the_metrics(net):
     cfg = config(gan_weight=0.1)

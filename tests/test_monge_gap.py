@@ -118,6 +118,7 @@ def p_norm(x, y):
     return jnp.sum(jnp.abs(x - y) ** 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cost", ["euclidean", p_norm, on_the_sphere])
 @pytest.mark.parametrize("kind", ["entropy", "kl", "debiased"])
 def test_closed_form_is_the_derivative_for_any_cost(cost, kind, x64):

@@ -62,6 +62,7 @@ def test_history_callback_and_determinism():
     jax.tree.map(np.testing.assert_array_equal, params, again)
 
 
+@pytest.mark.slow
 def test_a_network_of_the_callers_and_a_cost_of_the_callers():
     def init(key):
         del key

@@ -112,6 +112,7 @@ IMAGES = np.random.default_rng(0).standard_normal((2, 4, 5, 3))
 KERNEL = 0.3 * np.random.default_rng(1).standard_normal((3, 3, 3, 2))
 
 
+@pytest.mark.slow
 def test_convolution_in_every_mode():
     f = lambda x, kernel: jnp.sin(conv(x, kernel))
     helpers.check_derivatives(f, (IMAGES, KERNEL), in_scan=True)
@@ -119,6 +120,7 @@ def test_convolution_in_every_mode():
     helpers.check_dtypes(conv, (IMAGES, KERNEL))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 3, 5])
 @pytest.mark.parametrize("batched", ["images", "kernels", "both"])
 def test_convolution_and_its_gradients_are_those_of_lax(size, batched, x64):
@@ -151,6 +153,7 @@ NETS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_samples_do_not_see_each_other_and_the_level_is_seen(name):
     apply, params = randomised(NETS[name])

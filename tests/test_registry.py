@@ -5,10 +5,10 @@ from tests.registry import CASES
 
 
 def parametrize(select):
-    """Every selected case; the second and later ones of a function are slow."""
+    """Every selected case; slow are solvers, and later cases of one function."""
     names, params = set(), []
     for i, case in enumerate(filter(select, CASES)):
-        marks = [pytest.mark.slow] if case.name in names else []
+        marks = [pytest.mark.slow] if case.in_scan or case.name in names else []
         name = f"{case.name.removeprefix('jaxdiv.')}-{i}"
         params.append(pytest.param(case, id=name, marks=marks))
         names.add(case.name)

@@ -87,6 +87,7 @@ def test_heun_is_algorithm_1_of_the_paper(x64, key, steps):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("law", "score"),
     [

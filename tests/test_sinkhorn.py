@@ -31,6 +31,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["kernel", "log"])
 @pytest.mark.parametrize("eps", PUBLISHED)
 def test_published_costs(eps, method, x64):
@@ -51,6 +52,7 @@ def test_published_costs(eps, method, x64):
     np.testing.assert_allclose(jnp.vdot(result.a, result.f), 0, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_published_potentials_and_gradients(x64):
     def solve(x=X, a=A, eps=0.5):
         return transport.sinkhorn(x, Y, a=a, b=B, eps=eps, **TIGHT)
@@ -152,6 +154,7 @@ def test_limits(x64):
     assert abs(same) < 1e-12
 
 
+@pytest.mark.slow
 def test_zero_weights_change_nothing(x64):
     pad = lambda z, w: (np.vstack([z, [[5.0, 5.0]]]), np.append(w, 0.0))
     (x, a), (y, b) = pad(X, A), pad(Y, B)
@@ -177,6 +180,7 @@ def test_zero_weights_change_nothing(x64):
     np.testing.assert_allclose(slope - padded.f, (slope - padded.f)[0], atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["jvp of grad", "grad of jvp", "grad of grad"])
 def test_second_derivatives_at_a_zero_weight(order, x64):
     # The weight cannot become negative: differences of the slope from the right.
@@ -199,6 +203,7 @@ def test_second_derivatives_at_a_zero_weight(order, x64):
     np.testing.assert_allclose(second(0.0), expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_forbidden_pairs(x64):
     C = jnp.array([[0.0, jnp.inf, 0.3], [1.0, 0.5, 0.2], [0.4, 0.1, 0.6]])
     costly = jnp.where(jnp.isinf(C), 50.0, C)
@@ -218,6 +223,7 @@ def test_forbidden_pairs(x64):
     assert not alone.converged
 
 
+@pytest.mark.slow
 def test_traced_bad_weights_give_nan():
     solve = jax.jit(
         lambda a: transport.sinkhorn(X[:2], Y[:2], a=a, eps=0.5)._replace(cost=None)
@@ -228,6 +234,7 @@ def test_traced_bad_weights_give_nan():
         assert not result.converged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_bad_points_end_at_once(bad):
     x = jnp.asarray(X, jnp.float32).at[0, 0].set(bad)
@@ -264,6 +271,7 @@ def test_over_relaxation_halves_the_iterations():
     assert relaxed.n_iters <= 0.5 * plain.n_iters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)]
 )

@@ -74,6 +74,7 @@ def test_one_step_by_hand():
     np.testing.assert_allclose(state.ema, 0.25 * 1 + 0.75 * -0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 7, 20])
 def test_the_chunk_does_not_change_the_run(chunk):
     alike(fit(chunk=chunk).state, fit().state)

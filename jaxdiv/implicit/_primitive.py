@@ -6,7 +6,7 @@ the rule, and the second derivatives inside a loop are then silently wrong (jax 
 A primitive is opaque to it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,8 @@ from jax.interpreters import ad, batching, mlir
 from jaxdiv.typing import Array, PyTree
 
 _Leaves = tuple[Array, ...]
-_Rule = Callable[[_Leaves, _Leaves, _Leaves], _Leaves]
+_Tangents = tuple[Array | None, ...]  # None: nothing moves, or nothing can
+_LeafRule = Callable[[_Leaves, _Leaves, _Tangents], _Leaves]
 
 _identity_p = Primitive("implicit_identity")
 _identity_p.multiple_results = True
@@ -52,23 +53,35 @@ def implicit_identity(
         if not jnp.issubdtype(leaf.dtype, jnp.inexact):
             raise TypeError(f"A leaf has dtype {leaf.dtype}; expected a floating one.")
 
-    def on_leaves(x: _Leaves, theta: _Leaves, dtheta: _Leaves) -> _Leaves:
+    def on_leaves(x: _Leaves, theta: _Leaves, dtheta: _Tangents) -> _Leaves:
+        moves = [
+            jnp.zeros_like(leaf) if tangent is None else tangent
+            for leaf, tangent in zip(theta, dtheta, strict=True)
+        ]
         dx = rule(
-            x_tree.unflatten(x),
-            theta_tree.unflatten(theta),
-            theta_tree.unflatten(dtheta),
+            x_tree.unflatten(x), theta_tree.unflatten(theta), theta_tree.unflatten(moves)
         )
         return tuple(x_tree.flatten_up_to(dx))
 
+    return x_tree.unflatten(identity_of_leaves(on_leaves, x_leaves, theta_leaves))
+
+
+def identity_of_leaves(
+    rule: _LeafRule, x: Sequence[Array], theta: Sequence[Array]
+) -> list[Array]:
+    """As `implicit_identity`, for leaves; those of `theta` may be of any dtype.
+
+    The rule gets None as the tangent of a leaf that does not move: an integer, a key,
+    or an argument that nobody differentiates, for which it need do no work.
+    """
     # Stopped before the bind: the rule never reads the tangent of x.
-    x_leaves = [jax.lax.stop_gradient(leaf) for leaf in x_leaves]
-    out = _identity_p.bind(*x_leaves, *theta_leaves, rule=on_leaves, size=len(x_leaves))
-    return x_tree.unflatten(out)
+    x = [jax.lax.stop_gradient(leaf) for leaf in x]
+    return _identity_p.bind(*x, *theta, rule=rule, size=len(x))
 
 
 @_identity_p.def_impl
 @_identity_p.def_abstract_eval
-def _first(*leaves: Any, rule: _Rule, size: int) -> list[Any]:
+def _first(*leaves: Any, rule: _LeafRule, size: int) -> list[Any]:
     return list(leaves[:size])
 
 
@@ -76,18 +89,24 @@ mlir.register_lowering(_identity_p, lambda _, *leaves, rule, size: leaves[:size]
 
 
 def _jvp(
-    primals: _Leaves, tangents: tuple[Any, ...], *, rule: _Rule, size: int
+    primals: _Leaves, tangents: tuple[Any, ...], *, rule: _LeafRule, size: int
 ) -> tuple[list[Array], list[Array]]:
     x = _identity_p.bind(*primals, rule=rule, size=size)  # the recursion: dx, d2x, ...
-    dtheta = tuple(ad.instantiate_zeros(t) for t in tangents[size:])
+    dtheta = tuple(None if _still(t) else t for t in tangents[size:])
+    if all(t is None for t in dtheta):
+        return x, [ad.Zero.from_primal_value(leaf) for leaf in x]
     return x, list(rule(tuple(x), tuple(primals[size:]), dtheta))
+
+
+def _still(tangent: Any) -> bool:
+    return isinstance(tangent, ad.Zero) or tangent.dtype == jax.dtypes.float0
 
 
 ad.primitive_jvps[_identity_p] = _jvp
 
 
 def _batch(
-    leaves: _Leaves, axes: tuple[int | None, ...], *, rule: _Rule, size: int
+    leaves: _Leaves, axes: tuple[int | None, ...], *, rule: _LeafRule, size: int
 ) -> tuple[list[Array], list[int]]:
     """Every x leaf gets the batch axis; the theta leaves keep what they have."""
     length = next(
