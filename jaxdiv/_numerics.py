@@ -3,6 +3,7 @@
 import math
 
 import jax.numpy as jnp
+from jax.scipy.special import entr
 
 from jaxdiv.typing import Array
 
@@ -49,3 +50,24 @@ def log1p_ratio(x: Array) -> Array:
     for k in range(8 if x.dtype == jnp.float32 else 16, 0, -1):
         series = 1 / k - near * series
     return jnp.where(small, series, jnp.log1p(far) / far)
+
+
+def log_ratio(x: Array, y: Array, log_y: Array) -> Array:
+    """log(x / y) of positive numbers, with all its digits near x = y."""
+    close = jnp.abs(x - y) < y / 4
+    relative = jnp.where(close, x - y, 0) / jnp.where(close, y, 1)
+    return jnp.where(close, jnp.log1p(relative), jnp.log(x) - log_y)
+
+
+def kl_terms(x: Array, y: Array, log_y: Array) -> Array:
+    """Terms x log(x / y) - x + y >= 0; y may underflow where its log does not."""
+    x_zero, y_zero = x == 0, log_y == -jnp.inf
+    zero = x_zero | y_zero
+    a, b = jnp.where(zero, 1, x), jnp.where(zero, 1, y)
+    ell = log_ratio(a, b, jnp.where(zero, 0, log_y))
+    near = jnp.abs(ell) < 1
+    close = jnp.where(near, ell, 0)
+    terms = jnp.where(near, a * exp_remainder_near(-close), a * (ell - 1) + b)
+    # The entropy of 0 is 0, with the slope that the term has there.
+    at_zero = y - entr(jnp.where(x_zero, x, 1))
+    return jnp.where(x_zero, at_zero, jnp.where(y_zero, jnp.inf, terms))

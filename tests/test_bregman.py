@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdiv.divergence import _bregman
-from jaxdiv.implicit._entmax import _entmax
+from jaxdiv.implicit._entmax import entmax_of
 
 bregman, fenchel_young = _bregman.bregman, _bregman.fenchel_young
 
@@ -140,7 +140,7 @@ def test_loss_against_an_optimiser(x64, alpha):
     slope = jax.grad(lambda t: jnp.sum(loss(t, y)))(theta)
     for i in range(3):
         p, conjugate = by_optimiser(theta[i], alpha)
-        np.testing.assert_allclose(_entmax(theta, alpha)[i], p, atol=2e-5)
+        np.testing.assert_allclose(entmax_of(theta, alpha)[i], p, atol=2e-5)
         expected = conjugate + tsallis(y[i], alpha) - theta[i] @ y[i]
         np.testing.assert_allclose(found[i], expected, rtol=1e-7, atol=1e-9)
         np.testing.assert_allclose(slope[i], p - y[i], atol=2e-5)
@@ -150,7 +150,7 @@ def test_loss_against_an_optimiser(x64, alpha):
 def test_the_gradient_is_prediction_less_target(x64, alpha):
     theta, y = jnp.array([0.9, 0.4, 0.1, -3.0]), jnp.array([0.1, 0.2, 0.0, 0.7])
     loss = jax.jit(lambda t: fenchel_young(t, y, regularizer=alpha))
-    p = _entmax(theta, alpha)
+    p = entmax_of(theta, alpha)
     np.testing.assert_allclose(jax.grad(loss)(theta), p - y, rtol=0, atol=1e-15)
     hessian = jax.hessian(loss)(theta)
     s = jnp.where(p > 0, p ** (2 - alpha), 0)
@@ -167,12 +167,12 @@ def test_predictions_of_every_length(x64, n, dtype):
     theta = np.random.default_rng(n).normal(size=n).astype(dtype)
     wide = theta.astype(np.float64)
     np.testing.assert_allclose(
-        jax.jit(_entmax, static_argnums=1)(theta, 2.0),
+        jax.jit(entmax_of, static_argnums=1)(theta, 2.0),
         sorted_sparsemax(wide),
         atol=4 * eps,
     )
     for alpha in (1.3, 1.5):
-        p = jax.jit(_entmax, static_argnums=1)(theta, alpha)
+        p = jax.jit(entmax_of, static_argnums=1)(theta, alpha)
         assert p.dtype == dtype
         p = np.asarray(p, np.float64)
         assert abs(p.sum() - 1) <= 4 * eps
@@ -184,7 +184,7 @@ def test_predictions_of_every_length(x64, n, dtype):
 
 def test_equal_scores_give_equal_mass():
     for alpha in ALPHAS:
-        p = _entmax(jnp.zeros((32_000,)), alpha)
+        p = entmax_of(jnp.zeros((32_000,)), alpha)
         np.testing.assert_allclose(p, 1 / 32_000, rtol=1e-6)
 
 
@@ -206,7 +206,7 @@ def test_impossible_categories(alpha):
     assert found[1] == np.inf
     gradient = jax.grad(lambda t: loss(t, y)[0])(theta)
     assert (gradient[1::2] == 0).all()
-    np.testing.assert_allclose(gradient, _entmax(theta, alpha) - y[0], atol=1e-6)
+    np.testing.assert_allclose(gradient, entmax_of(theta, alpha) - y[0], atol=1e-6)
     hessian = jax.hessian(lambda t: loss(t, y)[0])(theta)
     assert np.isfinite(hessian).all()
     assert np.isnan(loss(jnp.full((4,), -jnp.inf), y)).all()

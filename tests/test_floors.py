@@ -31,6 +31,7 @@ FLOORS = {
 OUTSIDE = {"chex", "jax", "numpy", "optax", "scipy"}  # what floors 0 to 3 stand on
 HEAVY = ("flax", "grain", "matplotlib", "mlxtend", "orbax", "ott", "sklearn", "tqdm")
 ROOMS = [name for name in jaxdiv.__all__ if name != "typing"]
+ROOMS += ["implicit.layers", "implicit.projection"]  # rooms within a room
 
 
 def floor(room):
@@ -114,7 +115,8 @@ def public():
         assert module.__doc__, f"jaxdiv.{room} has no docstring"
         assert list(module.__all__) == sorted(module.__all__), f"jaxdiv.{room}.__all__"
         for name in module.__all__:
-            yield f"jaxdiv.{room}.{name}", getattr(module, name)
+            if f"{room}.{name}" not in ROOMS:
+                yield f"jaxdiv.{room}.{name}", getattr(module, name)
 
 
 PUBLIC = dict(public())

@@ -13,21 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.lax.linalg import cholesky, triangular_solve
-from jax.scipy.special import entr
 
 from jaxdiv import _check
-from jaxdiv._numerics import exp_remainder, exp_remainder_near
+from jaxdiv._numerics import exp_remainder, kl_terms, log_ratio
 from jaxdiv.divergence._segment import gap_along, line
-from jaxdiv.implicit._entmax import _entmax
-from jaxdiv.implicit._primitive import implicit_identity
+from jaxdiv.implicit._entmax import fenchel_young_of
 from jaxdiv.typing import Array, ArrayLike
-
-
-def log_ratio(x: Array, y: Array, log_y: Array) -> Array:
-    """log(x / y) of positive numbers, with all its digits near x = y."""
-    close = jnp.abs(x - y) < y / 4
-    relative = jnp.where(close, x - y, 0) / jnp.where(close, y, 1)
-    return jnp.where(close, jnp.log1p(relative), jnp.log(x) - log_y)
 
 
 def log_det_gap(Y: Array, X: Array, e: Array) -> Array:
@@ -85,25 +76,11 @@ def _refuse(outside: Array, name: str, x: Array, expected: str) -> None:
         raise ValueError(f"{name} has the entry {entry}; expected {expected}.")
 
 
-def _kl_terms(x: Array, y: Array, log_y: Array) -> Array:
-    """Terms x log(x / y) - x + y >= 0; y may underflow where its log does not."""
-    x_zero, y_zero = x == 0, log_y == -jnp.inf
-    zero = x_zero | y_zero
-    a, b = jnp.where(zero, 1, x), jnp.where(zero, 1, y)
-    ell = log_ratio(a, b, jnp.where(zero, 0, log_y))
-    near = jnp.abs(ell) < 1
-    close = jnp.where(near, ell, 0)
-    terms = jnp.where(near, a * exp_remainder_near(-close), a * (ell - 1) + b)
-    # The entropy of 0 is 0, with the slope that the term has there.
-    at_zero = y - entr(jnp.where(x_zero, x, 1))
-    return jnp.where(x_zero, at_zero, jnp.where(y_zero, jnp.inf, terms))
-
-
 @jax.jit
 def _generalised_kl(x: Array, y: Array) -> Array:
     zero = y == 0
     log_y = jnp.where(zero, -jnp.inf, jnp.log(jnp.where(zero, 1, y)))
-    return jnp.sum(_kl_terms(x, y, log_y), -1)
+    return jnp.sum(kl_terms(x, y, log_y), -1)
 
 
 @jax.jit
@@ -286,41 +263,4 @@ def fenchel_young(
     _check.broadcastable(theta=theta, y=y)
     _equal_events(1, theta=theta, y=y)
     _refuse(y < 0, "y", y, "non-negative entries")
-    return _loss(theta, y, alpha)
-
-
-@partial(jax.jit, static_argnums=2)
-def _loss(theta: Array, y: Array, alpha: float) -> Array:
-    p = _entmax(theta, alpha)
-    if alpha == 1:
-        return jnp.sum(_kl_terms(y, p, jax.nn.log_softmax(theta)), -1)
-    value = _tsallis_loss(*jax.lax.stop_gradient((theta, y, p)), alpha)
-    return implicit_identity(partial(_loss_rule, alpha), value, (theta, y, p))
-
-
-def _tsallis_loss(theta: Array, y: Array, p: Array, alpha: float) -> Array:
-    """The Bregman divergence of y from p, and what y loses off the support of p."""
-    close = jnp.abs(y - p) < p / 4
-    ell = jnp.log1p(jnp.where(close, y - p, 0) / jnp.where(close, p, 1))
-    near = exp_remainder_near(alpha * ell) - alpha * exp_remainder_near(ell)
-    far = y**alpha - p**alpha - alpha * p ** (alpha - 1) * (y - p)
-    terms = jnp.where(close, p**alpha * near, far) / (alpha * (alpha - 1))
-    terms = jnp.where(y < 0, jnp.nan, terms)
-    # The threshold, from the largest entry, where p^(alpha - 1) / (alpha - 1) is its
-    # distance to it.
-    top = jnp.max(p, -1, keepdims=True) ** (alpha - 1) / (alpha - 1)
-    threshold = jnp.max(theta, -1, keepdims=True) - top
-    below = jnp.where((p == 0) & (y > 0), (threshold - theta) * y, 0)
-    return jnp.sum(terms + below, -1)
-
-
-def _loss_rule(alpha: float, value: Array, at: tuple, tangents: tuple) -> Array:
-    # The prediction's own motion has no effect on the loss (Danskin); its derivative
-    # enters the second order, through p.
-    del value
-    theta, y, p = at
-    dtheta, dy, _ = tangents
-    mass, possible = y > 0, theta > -jnp.inf
-    power = jnp.where(mass, jnp.where(mass, y, 1) ** (alpha - 1), 0)
-    slope = (power - 1 / alpha) / (alpha - 1) - jnp.where(possible, theta, 0)
-    return jnp.sum((p - y) * dtheta + jnp.where(possible, slope, 0) * dy, -1)
+    return fenchel_young_of(theta, y, alpha)

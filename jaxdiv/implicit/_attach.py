@@ -480,7 +480,7 @@ def argmin(
       ... def ridge(init, t):
       ...     return jnp.linalg.solve(A.T @ A + t * jnp.eye(2), A.T @ y)
       >>> print([f"{x:.4f}" for x in jax.jacobian(ridge, 1)(jnp.zeros(2), 1.0)])
-      ['0.6250', '-0.5000']
+      ['0.6250', '-0.3750']
 
     References:
       Blondel et al., 2022, arXiv:2105.15183, eq. (4).

@@ -136,8 +136,9 @@ def mirror_descent(f: Callable[..., Array], stepsize: float = 1.0) -> Condition:
       >>> import jax.numpy as jnp
       >>> from jaxdiv import implicit
       >>> T = implicit.mirror_descent(lambda x, c: jnp.vdot(x, c))
-      >>> print(T(jnp.array([0.5, 0.5]), jnp.log(jnp.array([1.0, 3.0]))))
-      [0.75 0.25]
+      >>> x = T(jnp.array([0.5, 0.5]), jnp.log(jnp.array([1.0, 3.0])))
+      >>> print([f"{p:.2f}" for p in x])
+      ['0.75', '0.25']
 
     References:
       Blondel et al., 2022, arXiv:2105.15183, table 1; Beck and Teboulle, 2003.

@@ -24,9 +24,14 @@ def psd_sqrt(matrix: Array) -> Array:
 
 def _rule(root: Array, matrix: Array, tangent: Array) -> Array:
     del matrix
+    return solve_lyapunov(root, tangent)
+
+
+def solve_lyapunov(root: Array, b: Array) -> Array:
+    """X with root X + X root = b, differentiable; root is symmetric, semidefinite."""
     return jax.lax.custom_linear_solve(
         lambda x: root @ x + x @ root,
-        tangent,
+        b,
         lambda _, b: _solve_lyapunov(root, b),
         symmetric=True,
     )
