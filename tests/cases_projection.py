@@ -29,7 +29,7 @@ def sized(name, size):
         np.array(0.8),
         bad=(
             Bad(lambda: project(ONES, 0.0), ValueError, (size, "0.0")),
-            Bad(lambda: project(ONES, jnp.ones(3)), ValueError, (size, "(3,)")),
+            Bad(lambda: project(SQUARE, jnp.ones(3)), ValueError, (size, "(3,)")),
             Bad(lambda: project(ONES, 1.0, axis=1), ValueError, ("axis", "1")),
         ),
     )
@@ -93,9 +93,9 @@ CASES = [
     ),
     case(
         "transport",
-        np.array([[0.3, -0.2], [0.1, 0.4]]),
-        np.array([0.6, 0.4]),
-        np.array([0.5, 0.5]),
+        np.array([[0.3, -0.2, 0.1], [0.05, 0.25, -0.4]]),
+        np.array([0.62, 0.38]),
+        np.array([0.45, 0.35, 0.2]),
         bad=(
             bad("transport", SQUARE, HALF, 2 * HALF, words=("equal totals",)),
             bad("transport", SQUARE, HALF, jnp.ones(3), words=("(3,)",)),

@@ -41,13 +41,13 @@ def _sized(y: ArrayLike, axis: int, **size: ArrayLike) -> tuple[Array, Array]:
     value = jnp.asarray(value, y.dtype)
     y = _last(y, axis)
     try:
-        jnp.broadcast_shapes(y.shape[:-1], value.shape)
+        batch = jnp.broadcast_shapes(y.shape[:-1], value.shape)
     except ValueError as error:
         raise ValueError(
             f"{name} has shape {value.shape}; expected one that broadcasts to the "
             f"batch {y.shape[:-1]}."
         ) from error
-    return y, value[..., None]
+    return jnp.broadcast_to(y, (*batch, y.shape[-1])), value[..., None]
 
 
 def simplex(y: ArrayLike, scale: ArrayLike = 1.0, *, axis: int = -1) -> Array:
