@@ -711,7 +711,57 @@ def qp(
     tol: float | None = None,
     maxiter: int = 50,
 ) -> Solution:
-    """Quadratic program."""
+    r"""Solves a convex quadratic program, differentiably in all that defines it.
+
+    .. math:: \min_z \tfrac12 z^\top Q z + c^\top z
+       \quad\text{s.t.}\quad E z = d,\ M z \le h
+
+    by a primal-dual interior point method whose active set is then solved for exactly.
+
+    Args:
+      Q: positive semidefinite matrices, shape ``[..., n, n]``; the symmetric part counts.
+      c: slopes, shape ``[..., n]``.
+      E: equalities, shape ``[..., m, n]``, or None.
+      d: their right sides, shape ``[..., m]``, or None.
+      M: inequalities, shape ``[..., k, n]``, or None.
+      h: their right sides, shape ``[..., k]``, or None; inf for none.
+      tol: largest residual of a solution; 1e-10 in float64 and 1e-5 in float32 by
+        default.
+      maxiter: most iterations.
+
+    Returns:
+      `Solution` with `value = (z, nu, lam)`, where Qz + c + E'nu + M'lam = 0 and lam is
+      not negative; an absent constraint has multipliers of size 0. `residual` is the
+      largest violation of the conditions, each relative to its own terms. Leading axes
+      broadcast. A traced problem that is infeasible or unbounded gives NaN and is not
+      `converged`; one that ends at `maxiter` gives its last iterate.
+
+    Raises:
+      TypeError: an argument is not of a floating dtype.
+      ValueError: shapes do not fit, `tol` is not positive or `maxiter` below 1; a
+        concrete Q is not positive semidefinite, or a concrete problem infeasible or
+        unbounded.
+
+    Differentiable in all six arguments, in every mode and order, by the conditions on
+    the active set; where active constraints depend on each other, by the solution of
+    least norm.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from jaxdiv.implicit import layers
+      >>> Q, c = jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([-2.0, -6.0])
+      >>> M, h = jnp.array([[1.0, 1.0]]), jnp.array([2.0])
+      >>> z, _, lam = layers.qp(Q, c, M=M, h=h).value
+      >>> print([f"{x:.2f}" for x in z], [f"{x:.2f}" for x in lam])
+      ['0.00', '2.00'] ['2.00']
+      >>> slope = jax.grad(lambda h: layers.qp(Q, c, M=M, h=h).value[0][0])(h)
+      >>> print(f"{slope[0]:.2f}")
+      0.50
+
+    References:
+      Mehrotra, 1992, SIAM J. Optim. 2; Amos and Kolter, 2017, arXiv:1703.00443.
+    """
     n = np.shape(c)[-1] if np.ndim(c) else 0
     problem = _problem(Q=Q, c=c, **_pair(n, E, d, "Ed"), **_pair(n, M, h, "Mh"))
     _check_convex(problem.Q)
@@ -729,7 +779,43 @@ def lp(
     tol: float | None = None,
     maxiter: int = 50,
 ) -> Solution:
-    """Linear program."""
+    r"""Solves a linear program, or one smoothed by a quadratic term.
+
+    .. math:: \min_z c^\top z + \tfrac{\sigma}{2} \|z\|^2
+       \quad\text{s.t.}\quad E z = d,\ M z \le h
+
+    Args:
+      c: costs, shape ``[..., n]``.
+      E: equalities, shape ``[..., m, n]``, or None.
+      d: their right sides, shape ``[..., m]``, or None.
+      M: inequalities, shape ``[..., k, n]``, or None.
+      h: their right sides, shape ``[..., k]``, or None; inf for none.
+      smoothing: the weight :math:`\sigma`, not negative; broadcasts against the batch.
+        At 0 the solution is a vertex, whose derivative in `c` is 0.
+      tol: as for `qp`.
+      maxiter: as for `qp`.
+
+    Returns:
+      `Solution`, as `qp` returns it.
+
+    Raises:
+      TypeError: an argument is not of a floating dtype.
+      ValueError: as `qp`; or `smoothing` is negative.
+
+    Differentiable as `qp`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxdiv.implicit import layers
+      >>> c, E, d = jnp.array([3.0, 1.0, 2.0]), jnp.ones((1, 3)), jnp.ones(1)
+      >>> z, _, _ = layers.lp(c, E, d, M=-jnp.eye(3), h=jnp.zeros(3)).value
+      >>> print(abs(z.round(3)))
+      [0. 1. 0.]
+
+    References:
+      Mehrotra, 1992, SIAM J. Optim. 2; Berthet et al., 2020, arXiv:2002.08676, for
+      smoothing.
+    """
     n = np.shape(c)[-1] if np.ndim(c) else 0
     (c,) = _check.floating(c=c)
     _check.in_range(0.0, math.inf, closed=True, smoothing=smoothing)
