@@ -1,7 +1,7 @@
 """What implicit differentiation must do, as cases that any library can be put through.
 
-A case is a function of `root`: `root(F, **options)` decorates `solver(init, *theta)`. It
-returns pairs of what came out and what is right.
+A case is a function of `root`, where `root(F, **options)` decorates a function
+`solver(init, *theta)`. It returns pairs of what came out and what is right.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,12 @@ CASES: dict[str, Callable[[Root], Pairs]] = {}
 RTOL = 1e-6
 
 # x^3 = t at t = 2, and its derivatives.
-X, X1, X2, X3 = 1.2599210498948732, 0.20998684164914553, -0.0699956138830, 0.0583296782358
+X, X1, X2, X3 = (
+    1.2599210498948732,
+    0.20998684164914553,
+    -0.0699956138830,
+    0.0583296782358,
+)
 ORDERS = {
     "forward over reverse": lambda f: jax.jacfwd(jax.jacrev(f)),
     "reverse over reverse": lambda f: jax.jacrev(jax.jacrev(f)),
@@ -29,7 +34,9 @@ ORDERS = {
 }
 TWO = np.ones(2)
 PLACES = {
-    "scan": lambda f, t: jax.lax.scan(lambda c, s: (c + f(s * t), None), 0.0, TWO)[0] / 2,
+    "scan": lambda f, t: (
+        jax.lax.scan(lambda c, s: (c + f(s * t), None), 0.0, TWO)[0] / 2
+    ),
     "fori_loop": lambda f, t: jax.lax.fori_loop(
         0, 2, lambda i, c: (c[0] + f(c[1]) / 2, c[1]), (0.0, t)
     )[0],
@@ -40,6 +47,7 @@ PLACES = {
         jax.lax.scan(lambda c, s: (c + jax.checkpoint(f)(s * t), None), 0.0, TWO)[0] / 2
     ),
 }
+
 
 def case(name: str) -> Callable:
     def add(f: Callable[[Root], Pairs]) -> Callable[[Root], Pairs]:
@@ -213,7 +221,7 @@ def with_argument(root: Root, argument: Any, scale: Callable[[Any], Any]) -> Pai
 
 ARGUMENTS = {
     "integer": (np.array(3), lambda n: n),
-    "boolean": (np.array(True), lambda yes: jnp.where(yes, 2.0, 1.0)),
+    "boolean": (np.array(1, bool), lambda yes: jnp.where(yes, 2.0, 1.0)),
     "random key": (None, lambda key: 1 + jax.random.uniform(key)),
     "string": ("double", lambda name: {"double": 2.0}[name]),
     "callable": (jnp.exp, lambda f: f(0.5)),
@@ -405,7 +413,7 @@ def _(root: Root) -> Pairs:
 
 
 def verdict(run: Callable[[Root], Pairs], root: Root) -> str:
-    """"ok", how far off, or the name of the error."""
+    """How a library fares: ok, how far off, or the name of the error."""
     try:
         worst = max(_error(got, want) for got, want in run(root))
     except Exception as error:  # noqa: BLE001 - whatever a library raises is its answer

@@ -74,7 +74,9 @@ def logistic() -> Problem:
         return jnp.mean(jax.nn.softplus(-margins)) + jnp.exp(theta) * w @ w / 2
 
     step = 1 / (np.linalg.norm(X, 2) ** 2 / len(X) / 4 + 0.01)
-    return Problem(objective, float(np.log(0.01)), step, X.shape[1], (100, 300, 1000, 3000))
+    return Problem(
+        objective, float(np.log(0.01)), step, X.shape[1], (100, 300, 1000, 3000)
+    )
 
 
 def descend(problem: Problem, theta: Array, count: int) -> Array:
@@ -114,7 +116,9 @@ def errors(problem: Problem) -> list[dict[str, float]]:
         iterate = float(jnp.linalg.norm(x - exact))
         names = ("implicit", "unrolled", "refined")
         relative = {n: e / size for n, e in zip(names, off, strict=True)}
-        rows.append({"steps": count, "iterate": iterate, **relative, "C": off[0] / iterate})
+        rows.append(
+            {"steps": count, "iterate": iterate, **relative, "C": off[0] / iterate}
+        )
     return rows
 
 
@@ -126,7 +130,7 @@ def constant(problem: Problem) -> float:
 
 def main(settings: Settings) -> int:
     """Measures, prints, draws; returns the exit status."""
-    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_enable_x64", True)  # noqa: FBT003
     began = time.monotonic()
     picture = open_folder(settings.out) / "errors.png"
     bound = constant(ridge())
@@ -168,7 +172,9 @@ def claims(tables: dict[str, list[dict[str, float]]], bound: float) -> list[Clai
         ),
         Claim("least error of unrolling over implicit", against, "> 1", against > 1),
         Claim("least error of implicit over refined", gain, "> 1", gain > 1),
-        Claim("ridge: refined, at any step count", refined, "<= 1e-13", refined <= 1e-13),
+        Claim(
+            "ridge: refined, at any step count", refined, "<= 1e-13", refined <= 1e-13
+        ),
     ]
 
 
@@ -184,7 +190,9 @@ def draw(tables: dict[str, list[dict]], bound: float, path: pathlib.Path) -> Non
         axis.grid(alpha=0.3)
         axis.invert_xaxis()
         axis.legend()
-    figure.suptitle(f"Theorem 1: error of the derivative <= {bound:.3f} x error (ridge)")
+    figure.suptitle(
+        f"Theorem 1: error of the derivative <= {bound:.3f} x error (ridge)"
+    )
     figure.savefig(path, dpi=120)
 
 

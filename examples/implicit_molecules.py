@@ -51,7 +51,7 @@ def box_length() -> float:
 
 
 def energy(x: Array, theta: Array) -> Array:
-    """Sum over pairs of (1 - r / sigma)^2 / 2 where r < sigma; x in the periodic box."""
+    """Sum of (1 - r / sigma)^2 / 2 over pairs with r < sigma, in the periodic box."""
     diameters = jnp.where(jnp.arange(DISCS) < DISCS // 2, 1.0, theta)
     sigma = (diameters[:, None] + diameters) / 2
     shift = x[:, None] - x
@@ -86,7 +86,9 @@ def relax(x: Array, theta: Array, count: int) -> Array:
         good = power > 0
         downhill = jnp.where(good, s.downhill + 1, 0)
         long = good & (downhill > 5)
-        dt = jnp.where(long, jnp.minimum(1.1 * s.dt, 0.25), jnp.where(good, s.dt, s.dt / 2))
+        dt = jnp.where(
+            long, jnp.minimum(1.1 * s.dt, 0.25), jnp.where(good, s.dt, s.dt / 2)
+        )
         alpha = jnp.where(long, 0.99 * s.alpha, jnp.where(good, s.alpha, 0.1))
         v = jnp.where(good, v, 0.0)
         return Fire(s.x + dt * v, v, dt, alpha, downhill)
@@ -106,8 +108,8 @@ F = implicit.stationarity(energy)
 
 def sensitivity(x: Array, theta: Array, solve: str) -> Array:
     """dx/dtheta of a relaxed packing by one linear solve."""
-    attach = lambda t: implicit.attach(F, x, t, solve=solve, tol=1e-12, maxiter=2000)
-    return jax.jvp(attach, (theta,), (jnp.ones_like(theta),))[1]
+    options = {"solve": solve, "tol": 1e-12, "maxiter": 2000}
+    return jax.jacfwd(lambda t: implicit.attach(F, x, t, **options))(theta)
 
 
 def centered(dx: Array) -> Array:
@@ -160,7 +162,7 @@ def study(seed: int) -> tuple[list[dict], list[dict], dict, dict]:
 
 def main(settings: Settings) -> int:
     """Relaxes, differentiates, draws; returns the exit status."""
-    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_enable_x64", True)  # noqa: FBT003
     began = time.monotonic()
     picture = open_folder(settings.out) / "packing.png"
     studies = [study(seed) for seed in range(1 if settings.quick else 2)]
@@ -183,7 +185,10 @@ def main(settings: Settings) -> int:
 
 def claims(solvers: list[dict], short: list[dict], found: list[dict]) -> list[Claim]:
     """The sensitivity is right where the null space is respected."""
-    error = {s: [r["against differences"] for r in solvers if r["solve"] == s] for s in SOLVERS}
+    error = {
+        s: [r["against differences"] for r in solvers if r["solve"] == s]
+        for s in SOLVERS
+    }
     good = max(max(error[s]) for s in ("bicgstab", "cg", "lstsq"))
     force = max(row["max force"] for row in found)
     modes = [row["zero modes"] for row in found]
@@ -194,7 +199,12 @@ def claims(solvers: list[dict], short: list[dict], found: list[dict]) -> list[Cl
         Claim("largest force after 4000 steps", force, "< 1e-13", force < 1e-13),
         Claim("zero modes of the Hessian", str(modes), "2 each", set(modes) == {2}),
         Claim("Krylov and least norm, relative error", good, "<= 1e-6", good <= 1e-6),
-        Claim("dense LU, relative error", min(error["lu"]), "> 0.1: wrong", min(error["lu"]) > 0.1),
+        Claim(
+            "dense LU, relative error",
+            min(error["lu"]),
+            "> 0.1: wrong",
+            min(error["lu"]) > 0.1,
+        ),
         Claim("seen by implicit.check: min_singular", least, "< 1e-10", least < 1e-10),
         Claim("400 steps: unrolled over implicit error", ratio, "> 10", ratio > 10),
     ]
@@ -208,7 +218,9 @@ def draw(packing: dict, path: pathlib.Path) -> None:
     radii = np.where(np.arange(DISCS) < DISCS // 2, 0.5, THETA / 2)
     discs = [Circle(center, r) for center, r in zip(x, radii, strict=True)]
     colors = np.where(radii == 0.5, 0.35, 0.75)
-    axis.add_collection(PatchCollection(discs, array=colors, cmap="Blues", clim=(0, 1), alpha=0.7))
+    axis.add_collection(
+        PatchCollection(discs, array=colors, cmap="Blues", clim=(0, 1), alpha=0.7)
+    )
     axis.quiver(*x.T, *dx.T, angles="xy", width=0.004)
     axis.set(xlim=(0, L), ylim=(0, L), aspect="equal", xticks=[], yticks=[])
     axis.set_title("Displacement of relaxed discs as the small ones grow")

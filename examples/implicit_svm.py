@@ -196,7 +196,7 @@ def tune(svm: Machine, steps: int) -> list[tuple[float, float]]:
 
 def main(settings: Settings) -> int:
     """Compares, tunes, draws; returns the exit status."""
-    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_enable_x64", True)  # noqa: FBT003
     began = time.monotonic()
     picture = open_folder(settings.out) / "hyper_gradients.png"
     svm = machine(load())
@@ -253,8 +253,18 @@ def claims(
     seconds = found[f"unrolled, {STEPS[-1]} steps"][1]
     ratio = seconds / found["implicit, projected gradient"][1]
     return [
-        Claim("hyper-gradient at lambda = 1", exact, "-0.2752", abs(exact + 0.27523) < 1e-4),
-        Claim("projected gradient, relative error", projected, "<= 1e-4", projected <= 1e-4),
+        Claim(
+            "hyper-gradient at lambda = 1",
+            exact,
+            "-0.2752",
+            abs(exact + 0.27523) < 1e-4,
+        ),
+        Claim(
+            "projected gradient, relative error",
+            projected,
+            "<= 1e-4",
+            projected <= 1e-4,
+        ),
         Claim("least error of unrolling", min(rest), ">= 1e-2", min(rest) >= 1e-2),
         Claim(
             "normal CG on mirror descent leaves a residual",
@@ -262,8 +272,19 @@ def claims(
             "> 1e-5, its tolerance",
             bool(flagged.solve_residual > 1e-5),
         ),
-        Claim("time of unrolling 2000 steps over implicit", ratio, "> 1", ratio > 1, False),
-        Claim("validation loss", f"{path[0][1]:.4f} to {path[-1][1]:.4f}", "falls", path[-1][1] < path[0][1]),
+        Claim(
+            "time of unrolling 2000 steps over implicit",
+            ratio,
+            "> 1",
+            ratio > 1,
+            promised=False,
+        ),
+        Claim(
+            "validation loss",
+            f"{path[0][1]:.4f} to {path[-1][1]:.4f}",
+            "falls",
+            path[-1][1] < path[0][1],
+        ),
     ]
 
 

@@ -86,8 +86,12 @@ CASES = [
         "jaxdiv.implicit.argmin",
         lambda b: implicit.argmin(quadratic)(
             lambda init, b: (
-                implicit.newton(implicit.stationarity(quadratic), init, b, tol=1e-13)
-            ).value
+                (
+                    implicit.newton(
+                        implicit.stationarity(quadratic), init, b, tol=1e-13
+                    )
+                ).value
+            )
         )(jnp.zeros_like(b), b),
         (B,),
         in_scan=True,
@@ -193,7 +197,9 @@ CASES = [
         in_scan=True,
         bad=(
             Bad(
-                lambda: implicit.projected_fista(quadratic, ONE, ZERO, ONE, stepsize=0.0),
+                lambda: implicit.projected_fista(
+                    quadratic, ONE, ZERO, ONE, stepsize=0.0
+                ),
                 ValueError,
                 ("stepsize",),
             ),

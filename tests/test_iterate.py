@@ -99,7 +99,9 @@ def test_bisection(x64):
     t, want = jnp.array([8.0, 1e-9, -27.0, 0.0]), [2, 1e-3, -3, 0]
     wide = implicit.bisect(lambda x, t: x**3 - t, -1e10 * jnp.ones(4), 1e10, t)
     assert wide.converged
-    np.testing.assert_allclose(wide.value, want, rtol=1e-14, atol=1e-100)  # cubes below it are 0
+    np.testing.assert_allclose(
+        wide.value, want, rtol=1e-14, atol=1e-100
+    )  # cubes below it are 0
 
 
 def test_bisection_without_a_change_of_sign():

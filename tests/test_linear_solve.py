@@ -99,7 +99,7 @@ def test_complex(method, x64):
 def test_batches_of_systems(x64):
     matrices = np.stack([A, 2 * A, S])
     for method in ("lu", "gmres"):
-        x = jax.vmap(lambda A: solve(A, B, method))(matrices)
+        x = jax.vmap(lambda A, m=method: solve(A, B, m))(matrices)
         for one, matrix in zip(x, matrices, strict=True):
             np.testing.assert_allclose(one, np.linalg.solve(matrix, B), rtol=1e-7)
 

@@ -200,7 +200,14 @@ def test_spheres(x64):
 def test_axis_and_batch(x64):
     y = np.random.default_rng(7).standard_normal((3, 5, 2))
     sizes = np.array([[0.5, 1.0], [1.5, 2.0], [2.5, 3.0]])
-    for name in ("simplex", "l1_ball", "l2_ball", "linf_ball", "l1_sphere", "l2_sphere"):
+    for name in (
+        "simplex",
+        "l1_ball",
+        "l2_ball",
+        "linf_ball",
+        "l1_sphere",
+        "l2_sphere",
+    ):
         project = getattr(projection, name)
         whole = project(y, sizes, axis=1)
         for i, j in np.ndindex(3, 2):
@@ -229,4 +236,6 @@ def test_traced_arguments_without_a_member_give_nan():
 def test_rank_deficient_equations(x64):
     twice = np.stack([W, 2 * W])
     p = projection.affine(np.zeros(5), twice, np.array([0.7, 1.4]))
-    np.testing.assert_allclose(p, projection.hyperplane(np.zeros(5), W, 0.7), atol=1e-14)
+    np.testing.assert_allclose(
+        p, projection.hyperplane(np.zeros(5), W, 0.7), atol=1e-14
+    )

@@ -51,6 +51,7 @@ def test_published_program(x64):
         np.testing.assert_allclose(slope[:, 0], [0, 3 / 7, 4 / 7], atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "m", "k", "rank"), [(6, 2, 8, 6), (20, 8, 30, 20), (60, 20, 60, 60)]
 )
@@ -97,6 +98,7 @@ def test_brute_force_over_active_sets(x64):
         np.testing.assert_allclose(z, by_active_sets(Q, c, M, h), atol=1e-9)
 
 
+@pytest.mark.slow
 def test_linear_programs(x64):
     for seed in range(3):
         _, c, E, d, M, h = random_problem(8, 3, 20, 0, seed)
@@ -115,6 +117,7 @@ def test_smoothed_linear_program_is_sparsemax(x64):
     np.testing.assert_allclose(z, layers.sparsemax(y), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_every_derivative_by_differences(x64):
     problem = random_problem(6, 2, 8, 6, 3)
     rng = np.random.default_rng(0)
@@ -145,6 +148,7 @@ def test_second_derivatives_by_differences(x64):
     np.testing.assert_allclose(jax.grad(slope)(0.0), want, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_constraints_given_twice(x64):
     twice = np.concatenate([M, M]), np.concatenate([H, H])
     z, _, lam = layers.qp(Q, C, E, D, *twice).value

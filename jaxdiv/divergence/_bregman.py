@@ -6,7 +6,6 @@ non-negative terms instead, or an integral of the curvature along the segment.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax

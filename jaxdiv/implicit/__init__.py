@@ -3,8 +3,8 @@
 Solve with anything, then `attach` the optimality condition that the solution meets: its
 derivative follows in every mode and order, inside jit, vmap and loops, and no iteration
 is differentiated. `root`, `fixed_point` and `argmin` do so for a solver of yours;
-`picard`, `anderson`, `newton`, `projected_fista` and `bisect` come with it. `projection`
-and `layers` hold projections, and optimisation problems as layers.
+`picard`, `anderson`, `newton`, `projected_fista` and `bisect` come with it, and
+`projection` and `layers` hold projections, and optimisation problems as layers.
 """
 
 from jaxdiv.implicit import layers, projection

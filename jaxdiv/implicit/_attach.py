@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import checkify
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from jaxdiv import _check
 from jaxdiv.implicit._conditions import stationarity
@@ -82,7 +83,8 @@ def pose(
 
     def residual(x: Sequence[Array], operands: Sequence[Array]) -> tuple[Array, ...]:
         own, constants = operands[: len(places)], operands[len(places) :]
-        return tuple(jax.core.eval_jaxpr(closed.jaxpr, constants, *x, *own))
+        again = ClosedJaxpr(closed.jaxpr, list(constants))
+        return tuple(jaxpr_as_fun(again)(*x, *own))
 
     constants = [jnp.asarray(c) for c in closed.consts]
     return Problem(residual, x_leaves, operands + constants, x_tree, theta_tree, places)
@@ -102,7 +104,9 @@ def _shaped_as(out: PyTree, x: Sequence[Array], x_tree: Any) -> list[Array]:
     """The leaves of a residual in the dtypes of x, or a TypeError."""
     leaves, tree = jax.tree.flatten(out)
     if tree != x_tree:
-        raise TypeError(f"F returns the structure {tree}; expected that of x, {x_tree}.")
+        raise TypeError(
+            f"F returns the structure {tree}; expected that of x, {x_tree}."
+        )
     cast = []
     for r, leaf in zip(map(jnp.asarray, leaves), x, strict=True):
         # A wider dtype, as of a float64 parameter, is rounded; nothing else is cast.
@@ -122,7 +126,9 @@ class _Derivative(NamedTuple):
     """The rule of a problem: a linear solve and what to do where it fails."""
 
     residual: Residual
-    solve: Callable[[Any, Any, tuple[Array, ...]], tuple[Array, ...]]  # (x, operands, b)
+    solve: Callable[
+        [Any, Any, tuple[Array, ...]], tuple[Array, ...]
+    ]  # (x, operands, b)
     residual_tol: float | None = None  # None: any x counts as a solution
 
     def __call__(self, x: Any, operands: Any, moves: Any) -> tuple[Array, ...]:
@@ -143,7 +149,7 @@ class _Derivative(NamedTuple):
 
     def _worth(self, x: Any, operands: Any) -> Array:
         """1, or NaN where x is not finite or solves too badly."""
-        good = jnp.array(True)
+        good = jnp.ones((), bool)
         for leaf in x:
             good &= jnp.isfinite(leaf).all()
         if self.residual_tol is not None:
@@ -202,7 +208,7 @@ def _derivative(problem: Problem, settings: _Settings) -> _Derivative:
 
 
 def _attach(
-    F: Callable, x: PyTree, theta: tuple, has_aux: bool, settings: _Settings
+    F: Callable, x: PyTree, theta: tuple, *, has_aux: bool, settings: _Settings
 ) -> PyTree:
     """`theta` is a pair of positional and keyword arguments."""
     problem = pose(
@@ -278,7 +284,7 @@ def attach(
       `x`, unchanged in value unless `refine` is set.
 
     Raises:
-      TypeError: `x` has an integer leaf, or F returns another structure, shape or dtype.
+      TypeError: `x` has an integer leaf, or F another structure, shape or dtype.
       ValueError: an option is out of range.
 
     Differentiable in `theta` and in what F closes over, in every mode and order; NaN
@@ -308,7 +314,7 @@ def attach(
         residual_tol=residual_tol,
         on_failure=on_failure,
     )
-    return _attach(F, x, (theta, kw_theta), has_aux, settings)
+    return _attach(F, x, (theta, kw_theta), has_aux=has_aux, settings=settings)
 
 
 def attach_elementwise(F: Callable[..., Array], x: Array, *theta: PyTree) -> Array:
@@ -318,7 +324,7 @@ def attach_elementwise(F: Callable[..., Array], x: Array, *theta: PyTree) -> Arr
     """
     problem = pose(F, x, theta)
 
-    def divide(x: Any, operands: Any, rhs: tuple[Array]) -> tuple[Array]:
+    def divide(x: Any, operands: Any, rhs: tuple) -> tuple:
         ones = tuple(jnp.ones_like(leaf) for leaf in x)
         _, slope = jax.jvp(lambda *x: problem.residual(x, operands), x, ones)
         return (rhs[0] / slope[0],)
@@ -329,7 +335,7 @@ def attach_elementwise(F: Callable[..., Array], x: Array, *theta: PyTree) -> Arr
 
 
 def _decorator(
-    F: Callable, has_aux: bool, opts: dict[str, Any]
+    F: Callable, opts: dict[str, Any], *, has_aux: bool
 ) -> Callable[[Callable], Callable]:
     settings = _settings(**opts)
 
@@ -342,7 +348,7 @@ def _decorator(
                 x, rest = out.value, out._replace(value=None)
             else:
                 x, rest = out if has_aux else (out, None)
-            x = _attach(F, x, (theta, kw_theta), has_aux, settings)
+            x = _attach(F, x, (theta, kw_theta), has_aux=has_aux, settings=settings)
             rest = jax.tree.map(_still, rest)
             if isinstance(out, Solution):
                 return rest._replace(value=x)
@@ -395,7 +401,7 @@ def root(
     References:
       Blondel et al., 2022, arXiv:2105.15183, figure 1.
     """
-    return _decorator(F, has_aux, opts)
+    return _decorator(F, opts, has_aux=has_aux)
 
 
 def fixed_point(
@@ -433,7 +439,7 @@ def fixed_point(
     References:
       Blondel et al., 2022, arXiv:2105.15183, section 2.1.
     """
-    return _decorator(residual_of(T, has_aux=has_aux), has_aux, opts)
+    return _decorator(residual_of(T, has_aux=has_aux), opts, has_aux=has_aux)
 
 
 def residual_of(T: Callable[..., PyTree], *, has_aux: bool = False) -> Callable:
@@ -485,7 +491,7 @@ def argmin(
     References:
       Blondel et al., 2022, arXiv:2105.15183, eq. (4).
     """
-    return _decorator(stationarity(f), has_aux, {"symmetric": True, **opts})
+    return _decorator(stationarity(f), {"symmetric": True, **opts}, has_aux=has_aux)
 
 
 def root_jvp(
@@ -531,12 +537,12 @@ def root_jvp(
     for argument, tangent in zip(theta, tangents, strict=True):
         tree = jax.tree.structure(argument)
         leaves += (
-            [None] * tree.num_leaves
-            if tangent is None
-            else tree.flatten_up_to(tangent)
+            [None] * tree.num_leaves if tangent is None else tree.flatten_up_to(tangent)
         )
     moves = [
-        None if leaves[i] is None or not _inexact(at) else jnp.asarray(leaves[i], at.dtype)
+        None
+        if leaves[i] is None or not _inexact(at)
+        else jnp.asarray(leaves[i], at.dtype)
         for i, at in zip(problem.places, problem.operands, strict=False)
     ]
     moves += [None] * (len(problem.operands) - len(moves))

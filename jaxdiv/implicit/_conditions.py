@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiv.typing import Array, PyTree
+from jaxdiv.typing import Array, ArrayLike, PyTree
 
 Condition = Callable[..., PyTree]
 
@@ -40,7 +40,7 @@ def stationarity(f: Callable[..., Array]) -> Condition:
 
 
 def proximal_gradient(
-    f: Callable[..., Array], prox: Callable[..., PyTree], stepsize: float = 1.0
+    f: Callable[..., Array], prox: Callable[..., PyTree], stepsize: ArrayLike = 1.0
 ) -> Condition:
     r"""The fixed point of a proximal-gradient step.
 
@@ -77,7 +77,7 @@ def proximal_gradient(
 
 
 def projected_gradient(
-    f: Callable[..., Array], proj: Callable[..., PyTree], stepsize: float = 1.0
+    f: Callable[..., Array], proj: Callable[..., PyTree], stepsize: ArrayLike = 1.0
 ) -> Condition:
     r"""The fixed point of a projected-gradient step.
 
@@ -116,7 +116,7 @@ def _descend(f: Callable[..., Array], x: PyTree, theta: PyTree, step: Any) -> Py
     return jax.tree.map(lambda x, g: x - step * g, x, jax.grad(f)(x, theta))
 
 
-def mirror_descent(f: Callable[..., Array], stepsize: float = 1.0) -> Condition:
+def mirror_descent(f: Callable[..., Array], stepsize: ArrayLike = 1.0) -> Condition:
     r"""The fixed point of a mirror-descent step on the simplex, in the geometry of KL.
 
     .. math:: T_i = \frac{x_i e^{-\eta g_i}}{\sum_j x_j e^{-\eta g_j}},
@@ -128,9 +128,8 @@ def mirror_descent(f: Callable[..., Array], stepsize: float = 1.0) -> Condition:
       stepsize: the step :math:`\eta`.
 
     Returns:
-      The map `T(x, *theta)`. Entries of x that are 0 stay there, and make the derivative
-      of `T - x` singular if their gradient is the least of their row: prefer
-      `projected_gradient` for sparse solutions.
+      The map `T(x, *theta)`. Entries of x that are 0 stay there, and the system may be
+      singular: prefer `projected_gradient` for sparse solutions.
 
     Example:
       >>> import jax.numpy as jnp
@@ -162,8 +161,8 @@ def kkt(
 ) -> Condition:
     r"""The Karush-Kuhn-Tucker conditions of a constrained minimum.
 
-    .. math:: F = \bigl(\nabla_z f + (\partial_z H)^\top \nu + (\partial_z G)^\top\lambda,
-       \; H,\; \lambda \odot G\bigr)
+    .. math:: F = \bigl(\nabla_z f + (\partial_z H)^\top \nu
+       + (\partial_z G)^\top\lambda,\; H,\; \lambda \odot G\bigr)
 
     for the problem of minimising f subject to H(z) = 0 and G(z) <= 0, with
     :math:`\lambda \ge 0`.
@@ -182,7 +181,8 @@ def kkt(
       >>> import jax.numpy as jnp
       >>> from jaxdiv import implicit
       >>> F = implicit.kkt(lambda z, t: jnp.sum((z - t) ** 2), eq=lambda z, t: z.sum())
-      >>> print(F((jnp.array([1.0, -1.0]), jnp.array(-2.0), None), jnp.array([2.0, 0.0])))
+      >>> z, nu = jnp.array([1.0, -1.0]), jnp.array(-2.0)
+      >>> print(F((z, nu, None), jnp.array([2.0, 0.0])))
       (Array([-4., -4.], dtype=float32), Array(0., dtype=float32), None)
 
     References:
@@ -211,7 +211,7 @@ def kkt(
 def block(
     f: Callable[..., Array],
     proxes: Sequence[Callable[..., PyTree]],
-    stepsizes: Sequence[float],
+    stepsizes: Sequence[ArrayLike],
 ) -> Condition:
     r"""The fixed point of proximal-gradient steps, one for each block of the unknown.
 
@@ -225,7 +225,7 @@ def block(
         gradient in that block.
 
     Returns:
-      The map `T(x, theta_f, theta_g=None)`, with a tuple `theta_g` of one entry a block.
+      The map `T(x, theta_f, theta_g=None)`, `theta_g` a tuple of one entry a block.
 
     Raises:
       ValueError: not as many steps, blocks or entries of `theta_g` as operators.
@@ -254,7 +254,9 @@ def block(
                 f"Got {len(x)} blocks and {len(theta_g)} entries of theta_g for "
                 f"{len(proxes)} proxes."
             )
-        blocks = zip(proxes, stepsizes, x, jax.grad(f)(x, theta_f), theta_g, strict=True)
+        blocks = zip(
+            proxes, stepsizes, x, jax.grad(f)(x, theta_f), theta_g, strict=True
+        )
         return tuple(
             prox(jax.tree.map(lambda x, g, step=step: x - step * g, x, g), theta, step)
             for prox, step, x, g, theta in blocks

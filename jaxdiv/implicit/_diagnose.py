@@ -23,13 +23,13 @@ _KRYLOV_STEPS = 100  # of the bidiagonalisation that estimates singular values
 
 
 class Diagnostics(NamedTuple):
-    """What `check` found; scalars.
+    r"""What `check` found; scalars.
 
     Attributes:
       residual_norm: norm of F at the solution.
-      newton_step_norm: norm of :math:`(\\partial_x F)^{-1} F`, an estimate of how far the
-        solution is from the true one.
-      condition: largest over least singular value of :math:`\\partial_x F`. A relative
+      newton_step_norm: norm of :math:`(\partial_x F)^{-1} F`, an estimate of how
+        far the solution is from the true one.
+      condition: largest over least singular value of :math:`\partial_x F`. A relative
         error of the derivative is about this times the rounding error; infinite means
         that directions are left undetermined.
       min_singular: least singular value; about 0 where the solution is not isolated.
@@ -116,7 +116,9 @@ def check(
     else:
         values = _singular_values(on_vector, flat)
     largest, least = jnp.max(values), jnp.min(values)
-    return Diagnostics(norm(residual), norm(step), largest / least, least, info.residual)
+    return Diagnostics(
+        norm(residual), norm(step), largest / least, least, info.residual
+    )
 
 
 def _singular_values(A: Linear, like: Array) -> Array:

@@ -71,7 +71,9 @@ def _iterate(
 
 
 def _solution(value: PyTree, state: _State, tol: float) -> Solution:
-    return Solution(value, None, state.residual, state.iterations, state.residual <= tol)
+    return Solution(
+        value, None, state.residual, state.iterations, state.residual <= tol
+    )
 
 
 def picard(
@@ -153,7 +155,8 @@ def anderson(
     r"""The fixed point of a map, by Anderson's acceleration.
 
     .. math:: x_{k+1} = \sum_i \alpha_i \bigl(x_i + \beta\,(T(x_i) - x_i)\bigr), \qquad
-       \alpha = \arg\min_{\sum \alpha = 1} \bigl\|\sum_i \alpha_i (T(x_i) - x_i)\bigr\|^2
+       \alpha = \arg\min_{\sum \alpha = 1}
+       \bigl\|\sum_i \alpha_i (T(x_i) - x_i)\bigr\|^2
 
     over the last `history` iterates.
 
@@ -379,7 +382,12 @@ def projected_fista(
     def step(state: _State) -> _State:
         x = state.image
         before, y, momentum = state.memory
-        uphill = _dot(jax.tree.map(jnp.subtract, y, x), jax.tree.map(jnp.subtract, x, before)) > 0
+        uphill = (
+            _dot(
+                jax.tree.map(jnp.subtract, y, x), jax.tree.map(jnp.subtract, x, before)
+            )
+            > 0
+        )
         momentum = jnp.where(uphill, 1.0, momentum)
         following = (1 + jnp.sqrt(1 + 4 * momentum**2)) / 2
         weight = jnp.where(uphill, 0.0, (momentum - 1) / following)
@@ -417,8 +425,8 @@ def bisect(
     .. math:: F(x, \theta) = 0, \qquad low \le x \le high
 
     Args:
-      F: residual `F(x, *theta)`, elementwise in x: an entry of the result depends on the
-        same entry of x only. Its sign differs at the two ends.
+      F: residual `F(x, *theta)`, elementwise in x: an entry of the result depends on
+        the same entry of x only. Its sign differs at the two ends.
       low: lower ends; the common shape of both ends is that of x.
       high: upper ends.
       *theta: what F depends on.
@@ -446,19 +454,16 @@ def bisect(
     References:
       Press et al., 2007, Numerical Recipes, section 9.1.
     """
-    low, high = _check.floating(low=low, high=high)
-    shape = _check.broadcastable(low=low, high=high)
-    low, high = (_still(jnp.broadcast_to(end, shape)) for end in (low, high))
-    inverted = _check.concrete(low > high)
+    left, right = _check.floating(low=low, high=high)
+    shape = _check.broadcastable(low=left, high=right)
+    left, right = (_still(jnp.broadcast_to(end, shape)) for end in (left, right))
+    inverted = _check.concrete(left > right)
     if inverted is not None and inverted.any():
         raise ValueError(f"low is {low} and high {high}; expected low <= high.")
-    info = jnp.finfo(low.dtype)
-    if tol is not None:
-        _check.positive(tol=tol)
-    tol = 4 * float(info.eps) if tol is None else tol
-    if maxiter is None:
-        maxiter = info.nmant + 2 - info.minexp  # down to the least normal number
-    _limits(tol, maxiter, low)
+    info = jnp.finfo(left.dtype)
+    # Down to the least normal number, if a root is that near to 0.
+    most = info.nmant + 2 - int(info.minexp) if maxiter is None else maxiter
+    tol = _limits(4 * float(info.eps) if tol is None else tol, most, left)
     still = _still(theta)
 
     def sign(x: Array) -> Array:
@@ -466,8 +471,8 @@ def bisect(
         _same_shape(value, x, "F")
         return jnp.sign(value)
 
-    at_low = sign(low)
-    bracketed = at_low * sign(high) <= 0
+    at_low = sign(left)
+    bracketed = at_low * sign(right) <= 0
 
     def look(low: Array, high: Array, iterations: Any) -> _State:
         size = jnp.maximum(jnp.maximum(jnp.abs(low), jnp.abs(high)), info.tiny)
@@ -481,7 +486,7 @@ def bisect(
         low, high = jnp.where(right, middle, low), jnp.where(right, high, middle)
         return look(low, high, state.iterations + 1)
 
-    state = _iterate(step, look(low, high, 0), tol, maxiter)
+    state = _iterate(step, look(left, right, 0), tol, most)
     x = jnp.where(bracketed, state.x + (state.image - state.x) / 2, jnp.nan)
     residual = jnp.where(bracketed.all(), state.residual, jnp.nan)
     state = state._replace(residual=residual)

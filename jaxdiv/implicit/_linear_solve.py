@@ -26,10 +26,10 @@ _NAMES = (*_DENSE, *_KRYLOV, "auto", "neumann:k", "one_step")
 
 
 class LinearInfo(NamedTuple):
-    """What a linear solve reached.
+    r"""What a linear solve reached.
 
     Attributes:
-      residual: :math:`\\|b - A x\\| / \\|b\\|`, a scalar.
+      residual: :math:`\|b - A x\| / \|b\|`, a scalar.
       converged: whether the residual is at most ten times `tol`.
     """
 
@@ -111,7 +111,7 @@ def linear_solve(
     "normal_cg"    conjugate gradients on :math:`A^\top A`, of the squared condition
     "gmres"        GMRES, any A
     "bicgstab"     BiCGSTAB, any A
-    "neumann:k"    :math:`-\sum_{j<k} (I + A)^j b`, k terms; `A = dT - I` at a fixed point
+    "neumann:k"    :math:`-\sum_{j<k} (I + A)^j b`; for A = dT - I at a fixed point
     "one_step"     "neumann:1", the Jacobian-free gradient
     a function     `(matvec, b) -> x`; it is not differentiated
     a solver       of lineax, where that package is installed
@@ -255,7 +255,9 @@ def _direct(name: str, matrix: Array, b: Array) -> Array:
 def _run(solve: Any, options: Options, matvec: Linear, b: PyTree) -> PyTree:
     """A Krylov method by name, a caller's function, or a lineax solver."""
     if not isinstance(solve, str):
-        return _run_lineax(solve, matvec, b) if _from_lineax(solve) else solve(matvec, b)
+        return (
+            _run_lineax(solve, matvec, b) if _from_lineax(solve) else solve(matvec, b)
+        )
     A, flat, back = raveled(matvec, b)
     M = None
     if options.preconditioner is not None:
@@ -292,9 +294,7 @@ def _guarded(run: Solver, options: Options, matvec: Linear, b: PyTree) -> PyTree
     return jax.tree.map(lambda leaf: (leaf * factor).astype(leaf.dtype), x)
 
 
-def _relative_residual(
-    options: Options, matvec: Linear, b: PyTree, x: PyTree
-) -> Array:
+def _relative_residual(options: Options, matvec: Linear, b: PyTree, x: PyTree) -> Array:
     Ax = _shifted(matvec, options.ridge, x)
     return _distance(jax.tree.map(jnp.subtract, b, Ax), b)
 
@@ -309,5 +309,8 @@ def norm(tree: PyTree) -> Array:
     """The Euclidean norm of a pytree, in float32 or better; 0 if it is empty."""
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     wide = jnp.result_type(jnp.float32, *(jnp.real(leaf).dtype for leaf in leaves))
-    squares = [jnp.sum(jnp.abs(leaf.astype(jnp.promote_types(leaf.dtype, wide))) ** 2) for leaf in leaves]
+    squares = [
+        jnp.sum(jnp.abs(leaf.astype(jnp.promote_types(leaf.dtype, wide))) ** 2)
+        for leaf in leaves
+    ]
     return jnp.sqrt(sum(squares, jnp.zeros((), wide)))

@@ -59,7 +59,9 @@ def implicit_identity(
             for leaf, tangent in zip(theta, dtheta, strict=True)
         ]
         dx = rule(
-            x_tree.unflatten(x), theta_tree.unflatten(theta), theta_tree.unflatten(moves)
+            x_tree.unflatten(x),
+            theta_tree.unflatten(theta),
+            theta_tree.unflatten(moves),
         )
         return tuple(x_tree.flatten_up_to(dx))
 
@@ -94,7 +96,7 @@ def _jvp(
     x = _identity_p.bind(*primals, rule=rule, size=size)  # the recursion: dx, d2x, ...
     dtheta = tuple(None if _still(t) else t for t in tangents[size:])
     if all(t is None for t in dtheta):
-        return x, [ad.Zero.from_primal_value(leaf) for leaf in x]
+        return x, [jnp.zeros_like(leaf) for leaf in x]
     return x, list(rule(tuple(x), tuple(primals[size:]), dtheta))
 
 

@@ -1,4 +1,4 @@
-"""Optimisation problems as layers: programs, sparse maps, ranks, smoothed optimisers."""
+"""Optimisation as layers: programs, sparse maps, ranks, smoothed optimisers."""
 
 from jaxdiv.implicit.layers._entmax import entmax, fenchel_young_loss, sparsemax
 from jaxdiv.implicit.layers._perturbed import perturbed_argmax

@@ -33,8 +33,8 @@ def perturbed_argmax(
 
     Args:
       key: random key.
-      argmax: any function of one event shaped as `y`, such as a shortest path, a sort or
-        a one-hot vector; a floating array. It is never differentiated.
+      argmax: any function of one event shaped as `y`, such as a shortest path, a sort
+        or a one-hot vector; a floating array. It is never differentiated.
       y: one event of any shape; batches by `jax.vmap`.
       sigma: scale of the noise, positive.
       samples: calls of `argmax`, vmapped.

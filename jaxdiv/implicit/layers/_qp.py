@@ -133,7 +133,7 @@ def _by_lu(E: Array) -> tuple[_Space, Array]:
     """The space, and whether the rows of E are independent; needs fewer than n rows.
 
     An LU factorisation costs a fraction of QR on a CPU, and its triangular factor is
-    well conditioned in practice: one Cholesky factorisation makes its basis orthonormal.
+    well conditioned in practice: a Cholesky factorisation makes its basis orthonormal.
     """
     m, n = E.shape
     norms = _row_norms(E)
@@ -143,23 +143,26 @@ def _by_lu(E: Array) -> tuple[_Space, Array]:
     eps = jnp.finfo(E.dtype).eps
     independent = jnp.min(pivots) > 10 * n * eps * jnp.max(pivots)
 
-    def transposed_lower(b: Array) -> Array:
-        return triangular_solve(
-            top, b, left_side=True, lower=True, transpose_a=True, unit_diagonal=True
-        )
-
-    X = transposed_lower(low.T)
-    one = jnp.eye(n - m, dtype=E.dtype)
-    back = jnp.argsort(order)
-    root = cholesky(one + X.T @ X, symmetrize_input=False)
-    Z = jnp.concatenate([-X, one])[back]
-    Z = triangular_solve(root, Z, lower=True, transpose_a=True)
-
+    # One factorisation or triangular solve waits for the other, here and below: two
+    # batched ones at once can wait for each other's threads for ever (jaxlib 0.10).
     U_inverse = triangular_solve(
         top, jnp.eye(m, dtype=E.dtype), left_side=True, transpose_a=True
     )
-    B = transposed_lower(U_inverse) / norms
-    B = jnp.concatenate([B, jnp.zeros((n - m, m), E.dtype)])[back]
+    both = triangular_solve(
+        top,
+        jnp.concatenate([low.T, U_inverse], 1),
+        left_side=True,
+        lower=True,
+        transpose_a=True,
+        unit_diagonal=True,
+    )
+    X, B = both[:, : n - m], both[:, n - m :] / norms
+    one = jnp.eye(n - m, dtype=E.dtype)
+    root = cholesky(one + X.T @ X, symmetrize_input=False)
+    Z = jnp.concatenate([-X, one])
+    Z = triangular_solve(root, Z, lower=True, transpose_a=True)
+    back = jnp.argsort(order)
+    Z, B = Z[back], jnp.concatenate([B, jnp.zeros((n - m, m), E.dtype)])[back]
     B = B - Z @ (Z.T @ B)
     return _Space(Z, jnp.zeros(n - m, E.dtype), B), independent
 
@@ -202,7 +205,9 @@ def _measured(reduced: _Reduced, it: _Iterate) -> _Iterate:
     P, q, G, g, *_ = reduced
     curvature, force, value = P @ it.w, it.lam @ G, G @ it.w
     dual, primal = curvature + q + force, value + it.s - g
-    scale_dual = jnp.maximum(_largest(q), jnp.maximum(_largest(curvature), _largest(force)))
+    scale_dual = jnp.maximum(
+        _largest(q), jnp.maximum(_largest(curvature), _largest(force))
+    )
     scale_primal = jnp.maximum(_largest(g), _largest(value))
     bend, slope = it.w @ curvature, it.w @ q
     gap = it.s @ it.lam / (1 + jnp.abs(bend) + jnp.abs(slope))
@@ -348,9 +353,9 @@ def _residual(problem: _Problem, point: _Triple) -> Array:
     value = 1 + jnp.abs(z @ bent) + jnp.abs(c @ z)
 
     def scaled(violation: Array, *terms: Array) -> Array:
-        return _largest(violation) / (1 + functools.reduce(
-            jnp.maximum, [_largest(term) for term in terms]
-        ))
+        return _largest(violation) / (
+            1 + functools.reduce(jnp.maximum, [_largest(term) for term in terms])
+        )
 
     errors = (
         scaled(bent + c + nu @ E + lam @ M, *terms),
@@ -419,9 +424,7 @@ def _finish(
     rhs = (-c, d, jnp.where(active > 0, h, 0))
     start = (*rough[:2], active * lam)
     z, nu, lam = _solve_kkt(problem, S, B, rho, rhs, start)
-    points = jax.tree.map(
-        lambda *x: jnp.stack(x), rough, (z, nu, jnp.maximum(lam, 0))
-    )
+    points = jax.tree.map(lambda *x: jnp.stack(x), rough, (z, nu, jnp.maximum(lam, 0)))
     errors = jax.vmap(_residual, (None, 0))(problem, points)
     best = jnp.where(errors[1] <= errors[0], 1, 0)
     point = jax.tree.map(lambda x: x[best], points)
@@ -566,9 +569,7 @@ def _rule(x: tuple, problem: _Problem, tangent: _Problem) -> tuple:
 
 
 @functools.partial(jax.jit, static_argnames="maxiter")
-def _solution(
-    problem: _Problem, tol: Array, *, maxiter: int
-) -> tuple[Solution, Array]:
+def _solution(problem: _Problem, tol: Array, *, maxiter: int) -> tuple[Solution, Array]:
     """The solution of a batch of any shape, and its status."""
     cores = [1 if x in "cdh" else 2 for x in _Problem._fields]
     batch = jnp.broadcast_shapes(
@@ -588,7 +589,9 @@ def _solution(
         *jax.lax.stop_gradient((flat, jnp.broadcast_to(tol, size)))
     )
     failed = (found.status == _INFEASIBLE) | (found.status == _UNBOUNDED)
-    point = _where(~failed, found.point, jax.tree.map(lambda a: a + jnp.nan, found.point))
+    point = _where(
+        ~failed, found.point, jax.tree.map(lambda a: a + jnp.nan, found.point)
+    )
     x = (*point, found.S, found.B, found.rho)
     value = implicit_identity(jax.vmap(_rule), x, flat)[:3]
     residual, iterations, status = (
@@ -669,10 +672,7 @@ def _problem(**arrays: ArrayLike) -> _Problem:
     cores = {name: 1 if name in "cdh" else 2 for name in _Problem._fields}
     try:
         jnp.broadcast_shapes(
-            *(
-                x.shape[: x.ndim - cores[name]]
-                for name, x in problem._asdict().items()
-            )
+            *(x.shape[: x.ndim - cores[name]] for name, x in problem._asdict().items())
         )
     except ValueError as error:
         shapes = ", ".join(f"{name} {x.shape}" for name, x in problem._asdict().items())
@@ -719,7 +719,7 @@ def qp(
     by a primal-dual interior point method whose active set is then solved for exactly.
 
     Args:
-      Q: positive semidefinite matrices, shape ``[..., n, n]``; the symmetric part counts.
+      Q: positive semidefinite, shape ``[..., n, n]``; the symmetric part counts.
       c: slopes, shape ``[..., n]``.
       E: equalities, shape ``[..., m, n]``, or None.
       d: their right sides, shape ``[..., m]``, or None.

@@ -90,7 +90,7 @@ def _permutahedron(z: Array) -> Array:
     order = jnp.argsort(jax.lax.stop_gradient(z))
     s = z[order]
     w = jnp.arange(1, len(z) + 1, dtype=z.dtype)
-    # Pooled where s - w falls: there s rises by less than a rank a place. Within a block
+    # Pooled where s - w falls: there s rises by less than a rank a place. In a block
     # only what s differs from its mean survives, so that no large number is subtracted.
     block = blocks(jax.lax.stop_gradient(s - w))
 

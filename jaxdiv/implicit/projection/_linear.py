@@ -11,7 +11,7 @@ from jaxdiv.typing import Array, ArrayLike
 def _with_normal(
     y: ArrayLike, a: ArrayLike, b: ArrayLike, axis: int
 ) -> tuple[Array, Array, Array]:
-    """y with its axis last, a normal over it, and (a'y - b) / |a|^2."""
+    """Y with its axis last, a normal over it, and (a'y - b) / |a|^2."""
     y, a, b = _check.floating(y=y, a=a, b=b)
     y = _last(y, axis)
     if a.ndim == 0 or a.shape[-1] != y.shape[-1]:
@@ -186,8 +186,10 @@ def box_section(
     y, lo, hi, w = jnp.broadcast_arrays(y, lo, hi, w)
     least = jnp.sum(jnp.minimum(w * lo, w * hi), -1, keepdims=True)
     most = jnp.sum(jnp.maximum(w * lo, w * hi), -1, keepdims=True)
-    slack = 10 * jnp.finfo(y.dtype).eps * jnp.sum(
-        jnp.abs(w) * jnp.maximum(jnp.abs(lo), jnp.abs(hi)), -1, keepdims=True
+    slack = (
+        10
+        * jnp.finfo(y.dtype).eps
+        * jnp.sum(jnp.abs(w) * jnp.maximum(jnp.abs(lo), jnp.abs(hi)), -1, keepdims=True)
     )
     outside = ~((c >= least - slack) & (c <= most + slack))
     wrong = _check.concrete(outside)
@@ -215,7 +217,7 @@ def _cut(y: Array, lo: Array, hi: Array, w: Array, c: Array) -> Array:
 
 
 def _root(y: Array, lo: Array, hi: Array, w: Array, c: Array) -> Array:
-    """tau with w' clip(y + tau w) = c, by bisection between the last breakpoints."""
+    """Tau with w' clip(y + tau w) = c, by bisection between the last breakpoints."""
     safe = jnp.where(w == 0, 1, w)
     ends = jnp.stack([(lo - y) / safe, (hi - y) / safe])
     ends = jnp.where(w == 0, 0, ends)

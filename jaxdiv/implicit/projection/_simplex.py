@@ -34,7 +34,7 @@ def _on_simplex(y: Array, scale: Array) -> Array:
 
 
 def _sized(y: ArrayLike, axis: int, **size: ArrayLike) -> tuple[Array, Array]:
-    """y with its axis last, and a positive size that broadcasts against it."""
+    """Y with its axis last, and a positive size that broadcasts against it."""
     ((name, value),) = size.items()
     _check.positive(**size)
     (y,) = _check.floating(y=y)
@@ -271,7 +271,7 @@ def linf_ball(y: ArrayLike, radius: ArrayLike = 1.0, *, axis: int = -1) -> Array
 
 
 def _clip(y: Array, low: Array, high: Array) -> Array:
-    """y between the two, of slope one in one of the three only; NaN if NaN is given."""
+    """Y between the two, of slope one in one of the three only; NaN if NaN is given."""
     p = jnp.where(y < low, low, jnp.where(y > high, high, y))
     return jnp.where(low <= high, p, jnp.nan)
 

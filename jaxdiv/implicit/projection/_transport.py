@@ -27,8 +27,8 @@ def transport(y: ArrayLike, a: ArrayLike, b: ArrayLike) -> Array:
       b: column sums, shape ``[..., m]``, of the same total.
 
     Returns:
-      Array shaped as `y`; NaN where traced weights are negative or of unequal totals, or
-      where the marginals are missed.
+      Array shaped as `y`; NaN where traced weights are negative or of unequal totals,
+      or the marginals are missed.
 
     Raises:
       TypeError: an argument is not of a floating dtype.
@@ -53,8 +53,8 @@ def transport(y: ArrayLike, a: ArrayLike, b: ArrayLike) -> Array:
     y, a, b = _check.floating(y=y, a=a, b=b)
     if y.ndim < 2 or a.shape[-1:] != y.shape[-2:-1] or b.shape[-1:] != y.shape[-1:]:
         raise ValueError(
-            f"y has shape {y.shape}, a {a.shape} and b {b.shape}; expected (..., n, m), "
-            "(..., n) and (..., m)."
+            f"y has shape {y.shape}, a {a.shape} and b {b.shape}; expected "
+            "(..., n, m), (..., n) and (..., m)."
         )
     _check.in_range(0, closed=True, a=a, b=b)
     eps = jnp.finfo(y.dtype).eps
@@ -169,8 +169,6 @@ def _duals(M: Array, a: Array, b: Array) -> Array:
         duals = duals + t * move
         return duals, jnp.abs(parts(duals)[1]).max(), k + 1
 
-    start = jnp.concatenate(
-        [(a - M.sum(1)) / M.shape[1], jnp.zeros_like(b)]
-    )
+    start = jnp.concatenate([(a - M.sum(1)) / M.shape[1], jnp.zeros_like(b)])
     state = start, jnp.full((), jnp.inf, M.dtype), 0
     return jax.lax.while_loop(unfinished, step, state)[0]
