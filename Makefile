@@ -45,6 +45,7 @@ docs: $(VENV)/.docs ## build the documentation into docs/_build
 bench: $(VENV)/.bench ## side by side with the peers
 	$(BIN)/python -m benchmarks.divergence
 	$(BIN)/python -m benchmarks.transport
+	$(BIN)/python -m benchmarks.implicit
 
 clean: ## remove environments, caches and output
 	rm -rf .venv .venv-newest .cache .pytest_cache .ruff_cache .hypothesis docs/_build $(OUT)

@@ -148,7 +148,7 @@ def hyper_gradients(svm: Machine) -> dict[str, tuple[float, float, float]]:
             lambda lam: mirror(svm, solved, lam, solve="normal_cg", tol=1e-6)
         ),
         "implicit, mirror descent, dense": by(
-            lambda lam: mirror(svm, solved, lam, solve="lstsq")
+            lambda lam: mirror(svm, solved, lam, solve="lu")
         ),
         **{
             f"unrolled, {count} steps": by(

@@ -116,7 +116,7 @@ def _descend(f: Callable[..., Array], x: PyTree, theta: PyTree, step: Any) -> Py
     return jax.tree.map(lambda x, g: x - step * g, x, jax.grad(f)(x, theta))
 
 
-def mirror_descent(f: Callable[..., Array], stepsize: ArrayLike = 1.0) -> Condition:
+def mirror_descent(f: Callable[..., Array], stepsize: Any = 1.0) -> Condition:
     r"""The fixed point of a mirror-descent step on the simplex, in the geometry of KL.
 
     .. math:: T_i = \frac{x_i e^{-\eta g_i}}{\sum_j x_j e^{-\eta g_j}},
