@@ -430,7 +430,7 @@ def bisect(
       low: lower ends; the common shape of both ends is that of x.
       high: upper ends.
       *theta: what F depends on.
-      tol: width of the bracket relative to |x| at which to stop; 4 eps by default.
+      tol: width of the bracket relative to x at which to stop; 4 eps by default.
       maxiter: most halvings; as many as the dtype has bits to give by default.
 
     Returns:
