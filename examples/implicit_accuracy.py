@@ -130,7 +130,6 @@ def constant(problem: Problem) -> float:
 
 def main(settings: Settings) -> int:
     """Measures, prints, draws; returns the exit status."""
-    jax.config.update("jax_enable_x64", True)  # noqa: FBT003
     began = time.monotonic()
     picture = open_folder(settings.out) / "errors.png"
     bound = constant(ridge())
@@ -197,4 +196,5 @@ def draw(tables: dict[str, list[dict]], bound: float, path: pathlib.Path) -> Non
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)  # noqa: FBT003
     sys.exit(main(tyro.cli(Settings)))

@@ -162,7 +162,6 @@ def study(seed: int) -> tuple[list[dict], list[dict], dict, dict]:
 
 def main(settings: Settings) -> int:
     """Relaxes, differentiates, draws; returns the exit status."""
-    jax.config.update("jax_enable_x64", True)  # noqa: FBT003
     began = time.monotonic()
     picture = open_folder(settings.out) / "packing.png"
     studies = [study(seed) for seed in range(1 if settings.quick else 2)]
@@ -228,4 +227,5 @@ def draw(packing: dict, path: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)  # noqa: FBT003
     sys.exit(main(tyro.cli(Settings)))

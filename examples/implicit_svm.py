@@ -196,7 +196,6 @@ def tune(svm: Machine, steps: int) -> list[tuple[float, float]]:
 
 def main(settings: Settings) -> int:
     """Compares, tunes, draws; returns the exit status."""
-    jax.config.update("jax_enable_x64", True)  # noqa: FBT003
     began = time.monotonic()
     picture = open_folder(settings.out) / "hyper_gradients.png"
     svm = machine(load())
@@ -308,4 +307,5 @@ def draw(
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_enable_x64", True)  # noqa: FBT003
     sys.exit(main(tyro.cli(Settings)))
