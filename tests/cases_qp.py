@@ -31,6 +31,7 @@ CASES = [
         "jaxdiv.implicit.layers.lp",
         lambda *args: layers.lp(*args, smoothing=0.5).value,
         (C, E, D, M, H),
+        order=1,  # the second is that of qp, through which it goes
         in_scan=True,
         bad=(
             Bad(lambda: layers.lp(C, smoothing=-1.0), ValueError, ("smoothing", "-1")),
