@@ -45,7 +45,12 @@ CASES = [
             Bad(
                 lambda: layers.fenchel_young_loss(ONES, ONES[:3]),
                 ValueError,
-                ("(4,)", "(3,)"),
+                ("4", "3", "categories"),
+            ),
+            Bad(
+                lambda: layers.fenchel_young_loss(ONES, -ONES),
+                ValueError,
+                ("q has the entry -1.0",),
             ),
             Bad(
                 lambda: layers.fenchel_young_loss(ONES, ONES, 0.5),
@@ -58,7 +63,20 @@ CASES = [
         "jaxdiv.implicit.layers.isotonic",
         lambda y: layers.isotonic(y, falling=True),
         (Y,),
-        bad=(integers(layers.isotonic),),
+        bad=(
+            integers(layers.isotonic),
+            Bad(
+                lambda: layers.isotonic(ONES, regularizer="l1"),
+                ValueError,
+                ("'l1'", "'kl'", "'l2'"),
+            ),
+            Bad(lambda: layers.isotonic(ONES, ONES[:3]), ValueError, ("(4,)", "(3,)")),
+        ),
+    ),
+    Case(
+        "jaxdiv.implicit.layers.isotonic",
+        lambda y, w: layers.isotonic(y, w, regularizer="kl"),
+        (Y, Q),
     ),
     Case(
         "jaxdiv.implicit.layers.soft_rank",
@@ -67,7 +85,17 @@ CASES = [
         bad=(
             integers(layers.soft_rank),
             Bad(lambda: layers.soft_rank(ONES, 0.0), ValueError, ("strength", "0.0")),
+            Bad(
+                lambda: layers.soft_rank(ONES, regularizer="l1"),
+                ValueError,
+                ("'l1'", "'kl'", "'l2'"),
+            ),
         ),
+    ),
+    Case(
+        "jaxdiv.implicit.layers.soft_rank",
+        lambda y, strength: layers.soft_rank(y, strength, regularizer="kl"),
+        (Y, np.array(0.7)),
     ),
     Case(
         "jaxdiv.implicit.layers.perturbed_argmax",

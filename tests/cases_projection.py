@@ -77,7 +77,17 @@ CASES = [
         Y,
         np.stack([W, W**2]),
         np.array([0.7, 0.2]),
-        bad=(bad("affine", ONES, jnp.ones((2, 3)), jnp.ones(2), words=("(2, 3)",)),),
+        in_scan=True,
+        bad=(
+            bad("affine", ONES, jnp.ones((2, 3)), jnp.ones(2), words=("(2, 3)",)),
+            bad(
+                "affine",
+                ONES,
+                jnp.ones((2, 4)),
+                jnp.arange(2.0),
+                words=("no solution",),
+            ),
+        ),
     ),
     case(
         "box_section",
@@ -89,6 +99,7 @@ CASES = [
         bad=(
             bad("box_section", ONES, 1.0, 0.0, ONES, 1.0, words=("lo is",)),
             bad("box_section", ONES, 0.0, 1.0, ONES, 9.0, words=("c is", "9.0")),
+            bad("box_section", ONES[:1], 0.0, 1.0, ONES, 1.0, words=("1", "4")),
         ),
     ),
     case(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 
 from jaxdiv.divergence import fenchel_young
@@ -63,6 +64,7 @@ def test_soft_rank_is_exact_at_low_strength():
     np.testing.assert_allclose(ties, [2.5, 2.5, 1])
 
 
+@pytest.mark.slow
 def test_soft_rank_derivatives(x64):
     y = np.random.default_rng(1).standard_normal(6)
     f = lambda y: layers.soft_rank(y, 0.8)
@@ -78,6 +80,7 @@ def one_hot(y):
     return jax.nn.one_hot(jnp.argmax(y), y.size, dtype=y.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [jax.jacfwd, jax.jacrev])
 def test_gumbel_noise_gives_softmax_and_its_derivatives(mode, key, x64):
     y, sigma, samples = np.array([0.5, 0.0, -0.3]), 0.8, 400_000
@@ -107,3 +110,83 @@ def test_normal_noise_on_ranks(key, x64):
     assert p(y) == pytest.approx(scipy.stats.norm.cdf(at), abs=0.005)
     slope = scipy.stats.norm.pdf(at) / np.sqrt(2)
     np.testing.assert_allclose(jax.grad(p)(y), [slope, -slope], atol=0.01)
+
+
+def test_scale_of_the_noise(key, x64):
+    y = np.array([0.4, 0.0])
+
+    def p(sigma):
+        return layers.perturbed_argmax(key, one_hot, y, sigma=sigma, samples=200_000)[0]
+
+    # E argmax = Phi(0.4 / (sqrt 2 sigma))
+    at = 0.4 / np.sqrt(2)
+    slope = jax.jit(jax.jacfwd(p))(1.0)
+    assert slope == pytest.approx(-at * scipy.stats.norm.pdf(at), abs=0.01)
+    assert jnp.isnan(jax.jit(p)(-1.0))
+
+
+def by_optimiser(loss, gradient, start, **options):
+    return scipy.optimize.minimize(
+        loss,
+        start,
+        jac=gradient,
+        method="SLSQP",
+        options={"ftol": 1e-15, "maxiter": 500},
+        **options,
+    ).x
+
+
+def test_isotonic_optimisation(x64):
+    y, w = np.random.default_rng(0).standard_normal((2, 6))
+    rises = {
+        "type": "ineq",
+        "fun": np.diff,
+        "jac": lambda v: np.diff(np.eye(6), axis=0),
+    }
+    losses = {
+        "l2": (lambda v: ((v - y + w) ** 2).sum() / 2, lambda v: v - y + w),
+        "kl": (
+            lambda v: (np.exp(y - v) + np.exp(w) * v).sum(),
+            lambda v: np.exp(w) - np.exp(y - v),
+        ),
+    }
+    for name, (loss, gradient) in losses.items():
+        v = layers.isotonic(y, w, regularizer=name)
+        expected = by_optimiser(loss, gradient, np.zeros(6), constraints=[rises])
+        np.testing.assert_allclose(v, expected, atol=1e-6)
+        flipped = layers.isotonic(y[::-1], w[::-1], regularizer=name, falling=True)
+        np.testing.assert_allclose(flipped, v[::-1], atol=1e-14)
+
+
+def test_entropic_soft_rank(x64):
+    y = np.random.default_rng(1).standard_normal(4)
+    z = y / 0.7
+    largest = {  # r is in the permutahedron: no subset is above the largest ranks
+        "type": "ineq",
+        "fun": lambda r: np.array(
+            [
+                sum(range(5 - k, 5)) - r[list(s)].sum()
+                for k in (1, 2, 3)
+                for s in itertools.combinations(range(4), k)
+            ]
+        ),
+    }
+    total = {"type": "eq", "fun": lambda r: r.sum() - 10}
+    expected = by_optimiser(
+        lambda r: (r * (np.log(r) - z) - r).sum(),
+        lambda r: np.log(r) - z,
+        np.full(4, 2.5),
+        bounds=[(1e-3, 4)] * 4,
+        constraints=[largest, total],
+    )
+    r = layers.soft_rank(y, 0.7, regularizer="kl")
+    np.testing.assert_allclose(r, expected, atol=1e-5)
+    exact = layers.soft_rank(y, 1e-3, regularizer="kl")
+    np.testing.assert_allclose(exact, scipy.stats.rankdata(y), atol=1e-12)
+
+
+def test_large_values_keep_their_ranks():
+    y = jnp.array([1e6, 1e6 + 1, -1e6])
+    for name in ("l2", "kl"):
+        ranks = layers.soft_rank(y, 1e-2, regularizer=name)
+        np.testing.assert_allclose(ranks, [2, 3, 1], atol=1e-5)

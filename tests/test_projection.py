@@ -83,10 +83,12 @@ def test_no_member_is_nearer(name, x64):
 @pytest.mark.parametrize("name", SETS)
 def test_jacobian_is_that_of_differences_in_both_modes(name, x64):
     y = 2 * np.random.default_rng(2).standard_normal(5)
-    forward, reverse = (mode(SETS[name])(y) for mode in (jax.jacfwd, jax.jacrev))
+    forward, reverse = (
+        jax.jit(mode(SETS[name]))(y) for mode in (jax.jacfwd, jax.jacrev)
+    )
     np.testing.assert_allclose(forward, reverse, atol=1e-13)
     step = 1e-6 * np.eye(5)
-    project = jax.vmap(SETS[name])
+    project = jax.jit(jax.vmap(SETS[name]))
     expected = (project(y + step) - project(y - step)).T / 2e-6
     np.testing.assert_allclose(forward, expected, atol=1e-8)
 
@@ -146,7 +148,7 @@ def test_transport(scale, x64):
     np.testing.assert_allclose(P.sum(1), B3, atol=1e-14)
     np.testing.assert_allclose(P, by_interior_point(M, B3, B4), atol=1e-6)
     V = np.random.default_rng(4).standard_normal((3, 4))
-    f = lambda t: projection.transport(M + t * V, B3, B4)
+    f = jax.jit(lambda t: projection.transport(M + t * V, B3, B4))
     expected = (f(1e-6) - f(-1e-6)) / 2e-6
     for mode in (jax.jacfwd, jax.jacrev):
         np.testing.assert_allclose(mode(f)(0.0), expected, atol=1e-7)
@@ -175,7 +177,7 @@ def test_psd(x64):
         projection.psd(Y), (U * np.maximum(values, 0)) @ U.T, atol=1e-14
     )
     D = np.random.default_rng(6).standard_normal((4, 4))
-    f = lambda t: projection.psd(Y + t * (D + D.T))
+    f = jax.jit(lambda t: projection.psd(Y + t * (D + D.T)))
     first = (f(1e-5) - f(-1e-5)) / 2e-5
     second = (jax.jacfwd(f)(1e-5) - jax.jacfwd(f)(-1e-5)) / 2e-5
     for mode in (jax.jacfwd, jax.jacrev):
@@ -220,7 +222,10 @@ def test_axis_and_batch(x64):
 @pytest.mark.parametrize("name", SETS)
 def test_nan_in_nan_out(name):
     y = jnp.array([1.0, jnp.nan, 0.5, 0.2, -1.0])
-    assert jnp.isnan(SETS[name](y)).any()
+    p = SETS[name](y)
+    assert jnp.isnan(p[1])
+    entrywise = name in ("box", "linf_ball", "nonnegative")
+    assert entrywise or jnp.isnan(p).all()
 
 
 def test_traced_arguments_without_a_member_give_nan():
@@ -239,3 +244,108 @@ def test_rank_deficient_equations(x64):
     np.testing.assert_allclose(
         p, projection.hyperplane(np.zeros(5), W, 0.7), atol=1e-14
     )
+
+
+def test_contradictory_equations(x64):
+    twice, b = np.stack([W, 2 * W]), np.array([0.7, 1.5])
+    with pytest.raises(ValueError, match="no solution"):
+        projection.affine(np.zeros(5), twice, b)
+    assert jnp.isnan(jax.jit(projection.affine)(np.zeros(5), twice, b)).all()
+
+
+def test_a_batch_of_equations(x64):
+    rng = np.random.default_rng(8)
+    y, A, b = (rng.standard_normal(s) for s in ((3, 5), (3, 2, 5), (3, 2)))
+    p = projection.affine(y, A, b)
+    np.testing.assert_allclose(np.einsum("kmn,kn->km", A, p), b, atol=1e-14)
+    np.testing.assert_allclose(p[1], projection.affine(y[1], A[1], b[1]), atol=1e-14)
+
+
+def test_sections_of_unbounded_boxes(x64):
+    y = np.random.default_rng(9).standard_normal((4, 5))
+    sizes = np.array([0.5, 1.0, 2.0, 4.0])
+    ones = np.ones(5)
+    cut = projection.box_section(y, 0.0, np.inf, ones, sizes)
+    np.testing.assert_allclose(cut, projection.simplex(y, sizes), atol=1e-14)
+    signed = W * [1, -1, 1, -1, 1]
+    cut = projection.box_section(y, -np.inf, np.inf, signed, sizes)
+    np.testing.assert_allclose(cut, projection.hyperplane(y, signed, sizes), atol=1e-14)
+    some = projection.box_section(y[0], LOW, HIGH, W * (ones - np.eye(5)[2]), 0.1)
+    np.testing.assert_allclose(some[2], np.clip(y[0, 2], LOW[2], HIGH[2]))
+    with pytest.raises(ValueError, match=r"c is 9\.0"):
+        projection.box_section(y, -np.inf, 1.0, ones, 9.0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_section_of_entries_of_many_sizes(dtype, x64):
+    y = np.random.default_rng(10).standard_normal(1000) * np.logspace(-6, 6, 1000)
+    p = projection.box_section(y.astype(dtype), -1.0, 1.0, jnp.ones(1000, dtype), 0.3)
+    assert abs(p.sum() - 0.3) < 2000 * jnp.finfo(dtype).eps
+    shift = (np.asarray(p) - y)[(p > -1) & (p < 1)]
+    assert np.ptp(shift) < 10 * jnp.finfo(dtype).eps
+
+
+def test_jacobian_of_a_section(x64):
+    y = 0.4 * np.random.default_rng(2).standard_normal(5)
+    project = SETS["box_section"]
+    p = project(y)
+    f = (p > LOW) & (p < HIGH)
+    assert 2 <= f.sum() <= 4
+    fw = f * W
+    expected = np.diag(f) - np.outer(fw, fw) / (fw @ fw)
+    np.testing.assert_allclose(jax.jacrev(project)(y), expected, atol=1e-14)
+
+
+def test_common_parts_and_scales_cost_no_digits():
+    y = (1e6 + np.random.default_rng(0).standard_normal(1000)).astype(np.float32)
+    exact = np.sort(y.astype(float))[::-1]
+    excess = (np.cumsum(exact) - 1) / np.arange(1, 1001)
+    tau = excess[np.sum(exact > excess) - 1]
+    expected = np.maximum(y.astype(float) - tau, 0)
+    np.testing.assert_allclose(projection.simplex(y), expected, atol=1e-6)
+    masked = projection.simplex(jnp.array([1.0, -jnp.inf, 0.5]))
+    np.testing.assert_allclose(masked, [0.75, 0, 0.25])
+    huge = projection.hyperplane(jnp.zeros(2), jnp.array([1e30, 1e30]), 1e30)
+    np.testing.assert_allclose(huge, [0.5, 0.5])
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4])
+def test_transport_far_from_the_polytope(scale, x64):
+    rng = np.random.default_rng(0)
+    a, b = rng.dirichlet(np.ones(30)), rng.dirichlet(np.ones(40))
+    M = scale * rng.standard_normal((30, 40)) + 1e3 * scale
+    P = np.asarray(projection.transport(M, a, b))
+    np.testing.assert_allclose(P.sum(1), a, atol=1e-10)
+    np.testing.assert_allclose(P.sum(0), b, atol=1e-10)
+    M = M - M.mean()
+    rows = np.kron(np.eye(30), np.ones(40))
+    columns = np.kron(np.ones(30), np.eye(40))
+    best = scipy.optimize.linprog(
+        (P - M).ravel(),
+        A_eq=np.concatenate([rows, columns]),
+        b_eq=np.concatenate([a, b]),
+    )
+    assert -best.fun - np.vdot(M - P, P) < 1e-9 * scale
+
+
+def test_jacobian_of_birkhoff_projects(x64):
+    M = np.random.default_rng(11).standard_normal((4, 3, 3))
+    together = jax.vmap(projection.birkhoff)(M)
+    np.testing.assert_allclose(together, projection.birkhoff(M), atol=1e-14)
+    J = jax.jacrev(projection.birkhoff)(M[0]).reshape(9, 9)
+    np.testing.assert_allclose(J @ J, J, atol=1e-14)
+    np.testing.assert_allclose(J, J.T, atol=1e-14)
+    P = projection.birkhoff(M[0])
+    np.testing.assert_allclose(projection.birkhoff(P), P, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["l1_ball", "l2_ball", "linf_ball", "isotonic"])
+def test_empty_points(name):
+    assert getattr(projection, name)(jnp.ones((2, 0))).shape == (2, 0)
+    assert getattr(projection, name)(jnp.ones((0, 2))).shape == (0, 2)
+
+
+@pytest.mark.parametrize("name", ["simplex", "l1_sphere", "l2_sphere"])
+def test_sets_without_points(name):
+    with pytest.raises(ValueError, match="empty"):
+        getattr(projection, name)(jnp.ones((2, 0)))

@@ -14,6 +14,7 @@ from jaxdiv.implicit._primitive import implicit_identity
 from jaxdiv.typing import Array
 
 
+@partial(jax.jit, static_argnums=1)
 def entmax_of(theta: Array, alpha: float) -> Array:
     """The entmax of `theta` over the last axis, alpha in [1, 2].
 

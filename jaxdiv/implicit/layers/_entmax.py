@@ -22,8 +22,8 @@ def entmax(y: ArrayLike, alpha: float = 1.5, *, axis: int = -1) -> Array:
       Array shaped as `y`, non-negative, of sum 1.
 
     Raises:
-      TypeError: `y` is not of a floating dtype.
-      ValueError: `alpha` is outside [1, 2].
+      TypeError: `y` is not of a floating dtype, or `alpha` is traced.
+      ValueError: `alpha` is outside [1, 2], or the axis is empty.
 
     Differentiable in `y`, in every mode and order, where the support does not change.
 
@@ -37,9 +37,18 @@ def entmax(y: ArrayLike, alpha: float = 1.5, *, axis: int = -1) -> Array:
       Peters, Niculae and Martins, 2019, arXiv:1905.05702, eq. (10).
     """
     (y,) = _check.floating(y=y)
-    _check.in_range(1, 2, closed=True, alpha=alpha)
-    p = entmax_of(jnp.moveaxis(y, axis, -1), float(alpha))
+    alpha = _order(alpha)
+    if y.size == 0 and y.shape[axis] == 0:
+        raise ValueError(f"y has an empty axis, shape {y.shape}; expected an entry.")
+    p = entmax_of(jnp.moveaxis(y, axis, -1), alpha)
     return jnp.moveaxis(p, -1, axis)
+
+
+def _order(alpha: float) -> float:
+    if _check.concrete(alpha) is None:
+        raise TypeError("alpha is traced; expected a number.")
+    _check.in_range(1, 2, closed=True, alpha=alpha)
+    return float(alpha)
 
 
 def sparsemax(y: ArrayLike, *, axis: int = -1) -> Array:
@@ -48,14 +57,15 @@ def sparsemax(y: ArrayLike, *, axis: int = -1) -> Array:
     .. math:: \arg\min_{p \ge 0,\ \sum_i p_i = 1} \|p - y\|^2
 
     Args:
-      y: scores, shape ``[..., n]``, finite.
+      y: scores, shape ``[..., n]``; -inf marks what is impossible.
       axis: axis of the categories.
 
     Returns:
-      Array shaped as `y`, non-negative, of sum 1.
+      Array shaped as `y`, non-negative, of sum 1; NaN where every score is -inf.
 
     Raises:
       TypeError: `y` is not of a floating dtype.
+      ValueError: the axis is empty.
 
     Differentiable in `y`, in every mode and order, where the support does not change.
 
@@ -89,11 +99,13 @@ def fenchel_young_loss(
       axis: axis of the categories.
 
     Returns:
-      Array ``[...]`` of one loss a row, in nats; 0 exactly where entmax(y) = q.
+      Array ``[...]`` of one loss a row, in nats; 0 exactly where entmax(y) = q, and NaN
+      where a traced `q` is negative.
 
     Raises:
-      TypeError: an input is not of a floating dtype.
-      ValueError: `alpha` is outside [1, 2], or the shapes do not fit.
+      TypeError: an input is not of a floating dtype, or `alpha` is traced.
+      ValueError: `alpha` is outside [1, 2], a concrete `q` is negative, or the shapes
+        do not fit.
 
     Differentiable in `y` and `q`, in every mode and order, where the support does not
     change.
@@ -109,8 +121,14 @@ def fenchel_young_loss(
     References:
       Blondel, Martins and Niculae, 2020, JMLR 21, definition 2.
     """
+    alpha, target = _order(alpha), _check.concrete(q)
+    if target is not None and (target < 0).any():
+        raise ValueError(f"q has the entry {target.min()}; expected none below 0.")
     y, q = _check.floating(y=y, q=q)
+    y, q = (jnp.moveaxis(x, axis, -1) for x in (y, q))
+    if y.shape[-1:] != q.shape[-1:]:
+        raise ValueError(
+            f"y has {y.shape[-1]} categories and q {q.shape[-1]}; expected as many."
+        )
     _check.broadcastable(y=y, q=q)
-    _check.in_range(1, 2, closed=True, alpha=alpha)
-    y, q = (jnp.moveaxis(x, axis, -1) for x in jnp.broadcast_arrays(y, q))
-    return fenchel_young_of(y, q, float(alpha))
+    return fenchel_young_of(*jnp.broadcast_arrays(y, q), alpha)

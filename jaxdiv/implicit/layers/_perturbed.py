@@ -34,20 +34,21 @@ def perturbed_argmax(
     Args:
       key: random key.
       argmax: any function of one event shaped as `y`, such as a shortest path, a sort
-        or a one-hot vector; a floating array. It is never differentiated.
+        or a one-hot vector, to an array. It is never differentiated.
       y: one event of any shape; batches by `jax.vmap`.
       sigma: scale of the noise, positive.
       samples: calls of `argmax`, vmapped.
       noise: "normal", or "gumbel", for which a one-hot argmax gives softmax(y / sigma).
 
     Returns:
-      Array shaped as the answer of `argmax`.
+      Array shaped as the answer of `argmax`, of the dtype of `y`; NaN where a traced
+      `sigma` is not positive.
 
     Raises:
       TypeError: `y` is not of a floating dtype.
       ValueError: `noise` is unknown, `sigma` is not positive or `samples` below 1.
 
-    Differentiable in `y`, in every mode and order; in `sigma` not.
+    Differentiable in `y` and `sigma`, in every mode and order.
 
     Example:
       >>> import jax
@@ -69,14 +70,17 @@ def perturbed_argmax(
     if samples < 1:
         raise ValueError(f"samples is {samples}; expected at least 1.")
     draw, log_density = _NOISES[noise]
-    still, sigma = jax.lax.stop_gradient((y, jnp.asarray(sigma, y.dtype)))
-    points = still + sigma * draw(key, (samples, *y.shape), y.dtype)
-    answers = jax.lax.stop_gradient(jax.vmap(argmax)(points))
-    middle = jax.lax.stop_gradient(argmax(still))
-    log_weight = log_density((points - y) / sigma) - log_density(
-        (points - still) / sigma
+    sigma = jnp.asarray(sigma, y.dtype)
+    sigma = jnp.where(sigma > 0, sigma, jnp.nan)
+    still = jax.lax.stop_gradient(y)
+    points = still + jax.lax.stop_gradient(sigma) * draw(
+        key, (samples, *y.shape), y.dtype
     )
+    answers = jax.lax.stop_gradient(jax.vmap(argmax)(points)).astype(y.dtype)
+    middle = jax.lax.stop_gradient(argmax(still)).astype(y.dtype)
+    density = log_density((points - y) / sigma) - jnp.log(sigma)
+    log_weight = jnp.sum(density.reshape(samples, -1), -1)
     # 1 in value; its mean is 1 at every y, so that the control variate has no bias.
-    weight = jnp.exp(jnp.sum(log_weight.reshape(samples, -1), -1))
+    weight = jnp.exp(log_weight - jax.lax.stop_gradient(log_weight))
     weight = weight.reshape(samples, *(1,) * middle.ndim)
     return jnp.mean(answers + (weight - 1) * (answers - middle), 0)

@@ -42,6 +42,16 @@ class _Problem(NamedTuple):
     h: Array
 
 
+class _Scales(NamedTuple):
+    """What was divided out: z = columns y, a row of E by `equal`, of M by `below`."""
+
+    columns: Array
+    equal: Array
+    below: Array
+    objective: Array
+    size: Array
+
+
 class _Space(NamedTuple):
     """The solutions of Ez = d.
 
@@ -57,17 +67,15 @@ class _Space(NamedTuple):
 
 
 class _Reduced(NamedTuple):
-    """min 1/2 w'Pw + q'w subject to Gw <= g, scaled.
+    """min 1/2 w'Pw + q'w subject to Gw <= g.
 
     Attributes:
-      P: Z'QZ / scale.
-      q: slope at the origin, over scale.
-      G: rows of M of norm one, times Z.
-      g: what is left of h at the origin, over the norms.
+      P: Z'QZ.
+      q: slope at the origin.
+      G: rows of M times Z, 0 where there is no bound.
+      g: what is left of h at the origin.
       idle: 1 where w has no meaning and stays 0.
       origin: the solution of Ez = d of least norm.
-      scale: largest entry of the objective.
-      norms: norms of the rows of M.
     """
 
     P: Array
@@ -76,8 +84,6 @@ class _Reduced(NamedTuple):
     g: Array
     idle: Array
     origin: Array
-    scale: Array
-    norms: Array
 
 
 class _Iterate(NamedTuple):
@@ -114,6 +120,11 @@ class _Found(NamedTuple):
     iterations: Array
 
 
+def _regular(x: Array) -> float:
+    """What is added to a diagonal: small, and well above the rounding of a product."""
+    return float(jnp.finfo(x.dtype).eps) ** 0.6
+
+
 def _largest(x: Array) -> Array:
     return jnp.max(jnp.abs(x), initial=0.0)
 
@@ -126,6 +137,51 @@ def _row_norms(A: Array) -> Array:
     return _guard(jnp.sqrt(jnp.sum(A**2, -1)))
 
 
+# --- Scales -----------------------------------------------------------------------
+
+
+def _power_of_two(x: Array) -> Array:
+    return jnp.exp2(jnp.round(jnp.log2(_guard(x))))
+
+
+def _scaled(problem: _Problem) -> tuple[_Problem, _Scales]:
+    """The problem with rows of norm 1 and columns, bounds and objective of size 1."""
+    Q, c, E, d, M, h = problem
+    rows = jnp.concatenate([E, M])
+    rows = jnp.abs(rows) / _guard(jnp.max(jnp.abs(rows), -1))[:, None]
+    curvature = jnp.sqrt(jnp.abs(jnp.diagonal(Q)) / _guard(_largest(Q)))
+    columns = 1 / _power_of_two(jnp.maximum(jnp.max(rows, 0, initial=0.0), curvature))
+    Q, c, E, M = columns[:, None] * Q * columns, columns * c, E * columns, M * columns
+    equal, below = _row_norms(E), _row_norms(M)
+    bounds = jnp.abs(jnp.concatenate([d / equal, h / below]))
+    told = (bounds > 0) & (bounds < jnp.inf)
+    logs = jnp.where(told, jnp.log(jnp.where(told, bounds, 1)), 0)
+    size = _power_of_two(jnp.exp(jnp.sum(logs) / jnp.maximum(jnp.sum(told), 1)))
+    c = c / size
+    objective = _guard(jnp.maximum(_largest(Q), _largest(c)))
+    scaled = _Problem(
+        Q=Q / objective,
+        c=c / objective,
+        E=E / equal[:, None],
+        d=d / (equal * size),
+        M=M / below[:, None],
+        h=h / (below * size),
+    )
+    return scaled, _Scales(columns, equal, below, objective, size)
+
+
+def _unscaled(found: _Found, scales: _Scales) -> _Found:
+    columns, equal, below, objective, size = scales
+    z, nu, lam = found.point
+    force = objective * size
+    return found._replace(
+        point=(size * columns * z, force * nu / equal, force * lam / below),
+        S=columns[:, None] * found.S * columns / objective,
+        B=columns[:, None] * found.B / equal,
+        rho=objective * found.rho / below**2,
+    )
+
+
 # --- The equalities -------------------------------------------------------------
 
 
@@ -136,8 +192,7 @@ def _by_lu(E: Array) -> tuple[_Space, Array]:
     well conditioned in practice: a Cholesky factorisation makes its basis orthonormal.
     """
     m, n = E.shape
-    norms = _row_norms(E)
-    factors, _, order = lu((E / norms[:, None]).T)
+    factors, _, order = lu(E.T)
     top, low = factors[:m], factors[m:]
     pivots = jnp.abs(jnp.diagonal(top))
     eps = jnp.finfo(E.dtype).eps
@@ -156,7 +211,7 @@ def _by_lu(E: Array) -> tuple[_Space, Array]:
         transpose_a=True,
         unit_diagonal=True,
     )
-    X, B = both[:, : n - m], both[:, n - m :] / norms
+    X, B = both[:, : n - m], both[:, n - m :]
     one = jnp.eye(n - m, dtype=E.dtype)
     root = cholesky(one + X.T @ X, symmetrize_input=False)
     Z = jnp.concatenate([-X, one])
@@ -170,13 +225,12 @@ def _by_lu(E: Array) -> tuple[_Space, Array]:
 def _by_svd(E: Array) -> _Space:
     """The space whatever the rank of E; Z has n columns, the first ones zero."""
     m, n = E.shape
-    norms = _row_norms(E)
-    left, values, right = jnp.linalg.svd(E / norms[:, None], full_matrices=True)
+    left, values, right = jnp.linalg.svd(E, full_matrices=True)
     size = min(m, n)
     eps = jnp.finfo(E.dtype).eps
     kept = values > 10 * max(m, n) * eps * jnp.max(values)
     inverse = jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
-    B = (right[:size].T * inverse) @ (left[:, :size].T / norms)
+    B = (right[:size].T * inverse) @ left[:, :size].T
     idle = jnp.zeros(n, E.dtype).at[:size].set(kept)
     return _Space(right.T * (1 - idle), idle, B)
 
@@ -200,41 +254,48 @@ def _back_substitute(L: Array, b: Array) -> Array:
     return triangular_solve(L, x, left_side=True, lower=True, transpose_a=True)[:, 0]
 
 
-def _measured(reduced: _Reduced, it: _Iterate) -> _Iterate:
-    """The iterate with its residuals, each divided by 1 + its largest term."""
+def _measured(reduced: _Reduced, it: _Iterate, dw: Array, dlam: Array) -> _Iterate:
+    """The iterate with its residuals, each divided by 1 + its largest term.
+
+    What grows without bound in a problem that has no solution shows in a step (dw,
+    dlam) before it does in the iterate.
+    """
     P, q, G, g, *_ = reduced
-    curvature, force, value = P @ it.w, it.lam @ G, G @ it.w
+    dlam = jnp.maximum(dlam, 0)
+    curvature, bend = P @ it.w, P @ dw
+    value, rise = G @ it.w, G @ dw
+    force, cancelled = it.lam @ G, dlam @ G
     dual, primal = curvature + q + force, value + it.s - g
-    scale_dual = jnp.maximum(
-        _largest(q), jnp.maximum(_largest(curvature), _largest(force))
+    scale = 1 + jnp.maximum(_largest(g), _largest(value))
+    work = jnp.abs(it.w @ curvature) + jnp.abs(it.w @ q)
+    errors = (
+        it.s @ it.lam / (1 + work),
+        _largest(dual)
+        / (1 + jnp.max(jnp.abs(jnp.stack([q, curvature, force])), initial=0.0)),
+        _largest(primal) / scale,
     )
-    scale_primal = jnp.maximum(_largest(g), _largest(value))
-    bend, slope = it.w @ curvature, it.w @ q
-    gap = it.s @ it.lam / (1 + jnp.abs(bend) + jnp.abs(slope))
-    error = jnp.maximum(
-        gap,
-        jnp.maximum(
-            _largest(dual) / (1 + scale_dual), _largest(primal) / (1 + scale_primal)
-        ),
+    # Whatever is feasible, or the multipliers, would have a norm above this.
+    eps = float(jnp.finfo(P.dtype).eps)
+    far = 3 * eps**-0.5
+    pull, descent = -(g @ dlam), -(q @ dw)
+    infeasible = (pull > far * scale * jnp.sqrt(jnp.sum(cancelled**2))) & (
+        pull > _regular(P) * (jnp.abs(g) @ dlam)
     )
-    # Whatever is feasible has a norm above far, or lies a direction of descent.
-    far = 0.1 / jnp.sqrt(jnp.finfo(P.dtype).eps) * (1 + scale_primal)
-    pull = -(g @ it.lam)
-    infeasible = pull > far * jnp.sqrt(jnp.sum(force**2))
-    rise = jnp.maximum(_largest(curvature), jnp.max(value, initial=0.0))
-    unbounded = -slope > far * (1 + _largest(q)) * rise
+    against = jnp.maximum(_largest(bend), jnp.max(rise, initial=0.0))
+    unbounded = (descent > far * (1 + _largest(q)) * against) & (
+        descent > _regular(P) * (jnp.abs(q) @ jnp.abs(dw))
+    )
     status = jnp.where(
-        infeasible & (pull > 0),
-        _INFEASIBLE,
-        jnp.where(unbounded & (slope < 0), _UNBOUNDED, _RUNNING),
+        infeasible, _INFEASIBLE, jnp.where(unbounded, _UNBOUNDED, _RUNNING)
     )
+    error = functools.reduce(jnp.maximum, errors)
     return it._replace(dual=dual, primal=primal, error=error, status=status)
 
 
 def _start(reduced: _Reduced) -> _Iterate:
     """The point of least squares, its slacks and multipliers made positive."""
     P, q, G, g, *_ = reduced
-    delta = jnp.asarray(jnp.finfo(P.dtype).eps ** 0.6, P.dtype)
+    delta = jnp.asarray(_regular(P), P.dtype)
     L = _factor(reduced, jnp.ones_like(g), delta)
     w = _back_substitute(L, g @ G - q)
     slack = g - G @ w
@@ -242,7 +303,7 @@ def _start(reduced: _Reduced) -> _Iterate:
     lam = -slack + jnp.where(jnp.max(slack) < 0, 0, 1 + jnp.max(slack))
     zero = jnp.zeros((), jnp.int32)
     it = _Iterate(w, s, lam, w, s, delta, delta, zero, zero)
-    return _measured(reduced, it)
+    return _measured(reduced, it, w, lam)
 
 
 def _longest(x: Array, dx: Array) -> Array:
@@ -253,7 +314,8 @@ def _longest(x: Array, dx: Array) -> Array:
 def _step(reduced: _Reduced, it: _Iterate) -> _Iterate:
     """Mehrotra's predictor and corrector, one factorisation for both."""
     G, s, lam = reduced.G, it.s, it.lam
-    D = lam / (s + it.delta * lam)
+    # Bounded where lam is of the size it has in a problem that has a solution.
+    D = lam / (s + _regular(lam) * jnp.minimum(lam, 1))
     L = _factor(reduced, D, it.delta)
 
     def direction(complement: Array) -> _Triple:
@@ -272,9 +334,10 @@ def _step(reduced: _Reduced, it: _Iterate) -> _Iterate:
     step = jnp.minimum(1, jnp.maximum(0.99, 1 - mu) * reach)
 
     w, s, lam = it.w + step * dw, s + step * ds, lam + step * dlam
-    new = _measured(reduced, it._replace(w=w, s=s, lam=lam))
+    new = _measured(reduced, it._replace(w=w, s=s, lam=lam), dw, dlam)
     fine = jnp.isfinite(new.error) & (jnp.min(s) > 0) & (jnp.min(lam) > 0)
     # A factorisation that failed is tried again with more on its diagonal.
+    new = new._replace(delta=jnp.maximum(_regular(s), it.delta / 10))
     it = jax.tree.map(
         lambda a, b: jnp.where(fine, a, b), new, it._replace(delta=100 * it.delta)
     )
@@ -373,34 +436,29 @@ def _residual(problem: _Problem, point: _Triple) -> Array:
 def _reduce(problem: _Problem, space: _Space) -> _Reduced:
     Q, c, _, d, M, h = problem
     Z, idle, B = space
-    norms = _row_norms(M)
     given = h < jnp.inf  # a row without a bound becomes 0 <= 1
-    rows = jnp.where(given[:, None], M / norms[:, None], 0)
-    bounds = jnp.where(given, h / norms, 1)
-    scale = _guard(jnp.maximum(_largest(Q), _largest(c)))
+    rows = jnp.where(given[:, None], M, 0)
     origin = B @ d
     return _Reduced(
-        P=Z.T @ (Q @ Z) / scale,
-        q=(Q @ origin + c) @ Z / scale,
+        P=Z.T @ (Q @ Z),
+        q=(Q @ origin + c) @ Z,
         G=rows @ Z,
-        g=bounds - rows @ origin,
+        g=jnp.where(given, h, 1) - rows @ origin,
         idle=idle,
         origin=origin,
-        scale=scale,
-        norms=norms,
     )
 
 
 def _begin(problem: _Problem, reduced: _Reduced) -> _Iterate:
+    d = problem.d
     if problem.h.size:
         it = _start(reduced)
     else:
         w, none = jnp.zeros_like(reduced.q), jnp.zeros_like(problem.h)
-        zero, count = jnp.zeros_like(reduced.scale), jnp.zeros((), jnp.int32)
+        zero, count = jnp.zeros((), d.dtype), jnp.zeros((), jnp.int32)
         it = _Iterate(w, none, none, w, none, zero, zero, count, count)
-    d = problem.d
     missed = _largest(problem.E @ reduced.origin - d)
-    consistent = missed <= jnp.finfo(d.dtype).eps ** 0.6 * _largest(d)
+    consistent = missed <= _regular(d) * _largest(d)
     return it._replace(status=jnp.where(consistent, it.status, _INFEASIBLE))
 
 
@@ -412,17 +470,15 @@ def _finish(
     Z, _, B = space
     active = (it.lam > it.s).astype(Q.dtype)
     eps = float(jnp.finfo(Q.dtype).eps)
-    penalty = active * eps**-0.38
-    L = _factor(reduced, penalty, jnp.asarray(eps**0.6, Q.dtype))
+    rho = active * eps**-0.38
+    L = _factor(reduced, rho, jnp.asarray(_regular(Q), Q.dtype))
     root = triangular_solve(L, Z, lower=True, transpose_a=True)
-    S = root @ root.T / reduced.scale
-    rho = penalty * reduced.scale / reduced.norms**2
+    S = root @ root.T
 
     z = reduced.origin + Z @ it.w
-    lam = it.lam * reduced.scale / reduced.norms
-    rough = (z, -((Q @ z + c + lam @ M) @ B), lam)
+    rough = (z, -((Q @ z + c + it.lam @ M) @ B), it.lam)
     rhs = (-c, d, jnp.where(active > 0, h, 0))
-    start = (*rough[:2], active * lam)
+    start = (*rough[:2], active * it.lam)
     z, nu, lam = _solve_kkt(problem, S, B, rho, rhs, start)
     points = jax.tree.map(lambda *x: jnp.stack(x), rough, (z, nu, jnp.maximum(lam, 0)))
     errors = jax.vmap(_residual, (None, 0))(problem, points)
@@ -504,18 +560,23 @@ def _judged(found: _Found, unbounded: Array, tol: Array) -> _Found:
 
 
 def _solve_batch(problem: _Problem, tol: Array, maxiter: int) -> _Found:
+    problem, scales = jax.vmap(_scaled)(problem)
     _, m, n = problem.E.shape
     E = problem.E
-    if m == 0:
-        return _solve_in(problem, jax.vmap(_everything)(E), tol, maxiter)
-    if m >= n:
+
+    def by_svd() -> _Found:
         return _solve_in(problem, jax.vmap(_by_svd)(E), tol, maxiter)
-    space, independent = jax.vmap(_by_lu)(E)
-    return jax.lax.cond(
-        independent.all(),
-        lambda: _solve_in(problem, space, tol, maxiter),
-        lambda: _solve_in(problem, jax.vmap(_by_svd)(E), tol, maxiter),
-    )
+
+    if m == 0:
+        found = _solve_in(problem, jax.vmap(_everything)(E), tol, maxiter)
+    elif m >= n:
+        found = by_svd()
+    else:
+        space, independent = jax.vmap(_by_lu)(E)
+        found = jax.lax.cond(
+            independent.all(), lambda: _solve_in(problem, space, tol, maxiter), by_svd
+        )
+    return jax.vmap(_unscaled)(found, scales)
 
 
 @functools.lru_cache
@@ -732,8 +793,8 @@ def qp(
     Returns:
       `Solution` with `value = (z, nu, lam)`, where Qz + c + E'nu + M'lam = 0 and lam is
       not negative; an absent constraint has multipliers of size 0. `residual` is the
-      largest violation of the conditions, each relative to its own terms. Leading axes
-      broadcast. A traced problem that is infeasible or unbounded gives NaN and is not
+      largest violation of the conditions, each relative to 1 + its terms, in units in
+      which rows, columns, bounds and objective are of size 1. Leading axes broadcast. A traced problem that is infeasible or unbounded gives NaN and is not
       `converged`; one that ends at `maxiter` gives its last iterate.
 
     Raises:

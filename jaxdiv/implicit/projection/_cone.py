@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jaxdiv import _check
 from jaxdiv.implicit._primitive import implicit_identity
 from jaxdiv.implicit._psd_sqrt import solve_lyapunov
-from jaxdiv.implicit.projection._simplex import _last, _norm
+from jaxdiv.implicit.projection._pool import block_sum, blocks
+from jaxdiv.implicit.projection._simplex import _last, _nan_unless, _norm
 from jaxdiv.typing import Array, ArrayLike
 
 
@@ -41,56 +42,11 @@ def isotonic(y: ArrayLike, *, axis: int = -1) -> Array:
     """
     (y,) = _check.floating(y=y)
     y = _last(y, axis)
-    rows = y.reshape(-1, y.shape[-1])
-    pooled = jax.vmap(_pool)(rows).reshape(y.shape)
-    return jnp.moveaxis(pooled, -1, axis)
-
-
-def _pool(y: Array) -> Array:
-    """Means over the blocks of one row."""
-    block = blocks(jax.lax.stop_gradient(y))
-    sums = jax.ops.segment_sum(y, block, len(y))
-    counts = jax.ops.segment_sum(jnp.ones_like(y), block, len(y))
-    p = (sums / jnp.maximum(counts, 1))[block]
-    return jnp.where(jnp.isfinite(jax.lax.stop_gradient(y)).all(), p, jnp.nan)
-
-
-def blocks(y: Array) -> Array:
-    """The block of every entry, by pooling adjacent violators with a stack."""
-    n = len(y)
-    if n == 0:
-        return jnp.zeros(0, int)
-
-    def violates(state: tuple) -> Array:
-        means, _, _, top, _ = state
-        return (top > 0) & (means[jnp.maximum(top - 1, 0)] >= means[top])
-
-    def unfinished(state: tuple) -> Array:
-        return (state[-1] < n) | violates(state)
-
-    def step(state: tuple) -> tuple:
-        means, counts, starts, top, i = state
-        merge = violates(state)
-        # Either the two upper blocks become one, or the next entry is put on top.
-        slot = jnp.where(merge, top - 1, top + 1)
-        count = jnp.where(merge, counts[slot] + counts[top], 1)
-        share = counts[top] / count
-        mean = means[slot] + (means[top] - means[slot]) * share
-        i_or_last = jnp.minimum(i, n - 1)
-        return (
-            means.at[slot].set(jnp.where(merge, mean, y[i_or_last])),
-            counts.at[slot].set(count),
-            starts.at[slot].set(jnp.where(merge, starts[slot], i_or_last)),
-            slot,
-            jnp.where(merge, i, i + 1),
-        )
-
-    empty = jnp.zeros(n, y.dtype)
-    state = (empty, empty, jnp.zeros(n, jnp.int32), jnp.int32(-1), jnp.int32(0))
-    _, _, starts, top, _ = jax.lax.while_loop(unfinished, step, state)
-    used = jnp.arange(n) <= top
-    first = jnp.zeros(n, jnp.int32).at[jnp.where(used, starts, n)].set(1, mode="drop")
-    return jnp.cumsum(first) - 1
+    still = jax.lax.stop_gradient(y)
+    block = blocks(still)
+    p = block_sum(y, block) / block_sum(jnp.ones_like(y), block)
+    finite = jnp.isfinite(still).all(-1, keepdims=True)
+    return jnp.moveaxis(_nan_unless(finite, p), -1, axis)
 
 
 def soc(y: ArrayLike, *, axis: int = -1) -> Array:
@@ -126,7 +82,7 @@ def soc(y: ArrayLike, *, axis: int = -1) -> Array:
     if y.shape[-1] == 0:
         raise ValueError(f"y has shape {y.shape}; expected at least the entry t.")
     x, t = y[..., :-1], y[..., -1:]
-    norm = _norm(x) if x.shape[-1] else jnp.zeros_like(t)
+    norm = _norm(x)
     outside = norm > jnp.abs(t)
     half = (norm + t) / 2
     direction = x / jnp.where(outside, norm, 1)
@@ -167,6 +123,11 @@ def psd(y: ArrayLike) -> Array:
     (y,) = _check.floating(y=y)
     if y.ndim < 2 or y.shape[-1] != y.shape[-2]:
         raise ValueError(f"y has shape {y.shape}; expected square matrices.")
+    return _psd_all(y)
+
+
+@jax.jit
+def _psd_all(y: Array) -> Array:
     project = _psd
     for _ in y.shape[:-2]:
         project = jax.vmap(project)

@@ -11,43 +11,66 @@ from jaxdiv import _check
 from jaxdiv.typing import Array, ArrayLike
 
 
+def _floats(**arrays: ArrayLike) -> tuple[Array, ...]:
+    """As `_check.floating`, where a Python integer counts as a float."""
+    return _check.floating(
+        **{name: float(x) if type(x) is int else x for name, x in arrays.items()}
+    )
+
+
 def _last(y: Array, axis: int) -> Array:
     if not -y.ndim <= axis < y.ndim:
         raise ValueError(f"axis is {axis}; expected one of the axes of y, {y.shape}.")
     return jnp.moveaxis(y, axis, -1)
 
 
-def _on_simplex(y: Array, scale: Array) -> Array:
-    """Projection over the last axis; `scale` has an axis of length 1 there."""
-    still, size = jax.lax.stop_gradient((y, scale))
-    down = -jnp.sort(-still, -1)
-    rank = jnp.arange(1, y.shape[-1] + 1, dtype=y.dtype)
-    inside = down * rank > jnp.cumsum(down, -1) - size
-    count = jnp.maximum(jnp.sum(inside, -1, keepdims=True), 1)
-    least = jnp.take_along_axis(down, count - 1, -1)
-    support = still >= least
-    count = jnp.sum(support, -1, keepdims=True).astype(y.dtype)
-    tau = (jnp.sum(jnp.where(support, y, 0), -1, keepdims=True) - scale) / count
-    p = jnp.where(support, jnp.maximum(y - tau, 0), 0)
-    valid = (size > 0) & jnp.isfinite(still).all(-1, keepdims=True)
-    return jnp.where(valid, p, jnp.nan)
-
-
-def _sized(y: ArrayLike, axis: int, **size: ArrayLike) -> tuple[Array, Array]:
-    """Y with its axis last, and a positive size that broadcasts against it."""
-    ((name, value),) = size.items()
-    _check.positive(**size)
-    (y,) = _check.floating(y=y)
-    value = jnp.asarray(value, y.dtype)
-    y = _last(y, axis)
+def _fits(y: Array, name: str, value: Array) -> tuple[int, ...]:
+    """The common batch of points over the last axis and of one number a point."""
     try:
-        batch = jnp.broadcast_shapes(y.shape[:-1], value.shape)
+        return jnp.broadcast_shapes(y.shape[:-1], value.shape)
     except ValueError as error:
         raise ValueError(
             f"{name} has shape {value.shape}; expected one that broadcasts to the "
             f"batch {y.shape[:-1]}."
         ) from error
+
+
+def _nan_unless(good: Array, p: Array) -> Array:
+    # A product, since a `where` would leave a derivative of 0 at a value of NaN.
+    return p * jnp.where(good, 1, jnp.nan).astype(p.dtype)
+
+
+@jax.jit
+def _on_simplex(y: Array, scale: Array) -> Array:
+    """Projection over the last axis; `scale` has an axis of length 1 there."""
+    top = jnp.max(jax.lax.stop_gradient(y), -1, keepdims=True, initial=-jnp.inf)
+    y = y - top  # what a large common part would cost in digits
+    still, size = jax.lax.stop_gradient((y, scale))
+    down = -jnp.sort(-still, -1)
+    rank = jnp.arange(1, y.shape[-1] + 1, dtype=y.dtype)
+    inside = down * rank > jnp.cumsum(down, -1) - size
+    count = jnp.maximum(jnp.sum(inside, -1, keepdims=True), 1)
+    support = still >= jnp.take_along_axis(down, count - 1, -1)
+    count = jnp.sum(support, -1, keepdims=True).astype(y.dtype)
+    tau = (jnp.sum(jnp.where(support, y, 0), -1, keepdims=True) - scale) / count
+    p = jnp.where(support & (y > tau), y - tau, 0)
+    given = ~jnp.isnan(still).any(-1, keepdims=True)
+    return _nan_unless((size > 0) & given & jnp.isfinite(top), p)
+
+
+def _sized(y: ArrayLike, axis: int, **size: ArrayLike) -> tuple[Array, Array]:
+    """The points with their axis last, and a positive size that broadcasts to them."""
+    ((name, _),) = size.items()
+    _check.positive(**size)
+    y, value = _floats(y=y, **size)
+    y = _last(y, axis)
+    batch = _fits(y, name, value)
     return jnp.broadcast_to(y, (*batch, y.shape[-1])), value[..., None]
+
+
+def _not_empty(y: Array) -> None:
+    if y.shape[-1] == 0:
+        raise ValueError(f"y has an empty axis, shape {y.shape}; expected an entry.")
 
 
 def simplex(y: ArrayLike, scale: ArrayLike = 1.0, *, axis: int = -1) -> Array:
@@ -61,12 +84,13 @@ def simplex(y: ArrayLike, scale: ArrayLike = 1.0, *, axis: int = -1) -> Array:
       axis: axis of the points.
 
     Returns:
-      Array shaped as `y` (and the batch of `scale`); NaN where a traced `scale` is not
-      positive or y not finite.
+      Array shaped as `y` (and the batch of `scale`); 0 where y is -inf. NaN where a
+      traced `scale` is not positive or the largest entry of y not finite.
 
     Raises:
       TypeError: `y` is not of a floating dtype.
-      ValueError: a concrete `scale` is not positive, or shapes do not fit.
+      ValueError: a concrete `scale` is not positive, the axis is empty, or shapes do
+        not fit.
 
     Differentiable in `y` and `scale`, in every mode and order, where the support does
     not change; the generalised Jacobian of the larger support where it does.
@@ -82,6 +106,7 @@ def simplex(y: ArrayLike, scale: ArrayLike = 1.0, *, axis: int = -1) -> Array:
       Duchi et al., 2008, ICML; Martins and Astudillo, 2016, arXiv:1602.02068.
     """
     y, scale = _sized(y, axis, scale=scale)
+    _not_empty(y)
     return jnp.moveaxis(_on_simplex(y, scale), -1, axis)
 
 
@@ -118,6 +143,8 @@ def l1_ball(y: ArrayLike, radius: ArrayLike = 1.0, *, axis: int = -1) -> Array:
       Duchi et al., 2008, ICML.
     """
     y, radius = _sized(y, axis, radius=radius)
+    if y.shape[-1] == 0:
+        return jnp.moveaxis(y, -1, axis)
     norm = jnp.sum(jnp.abs(jax.lax.stop_gradient(y)), -1, keepdims=True)
     outside = ~(norm <= jax.lax.stop_gradient(radius))
     sign = _signs(y)
@@ -156,14 +183,16 @@ def l1_sphere(y: ArrayLike, radius: ArrayLike = 1.0, *, axis: int = -1) -> Array
       Duchi et al., 2008, ICML.
     """
     y, radius = _sized(y, axis, radius=radius)
+    _not_empty(y)
     sign = _signs(y)
     return jnp.moveaxis(sign * _on_simplex(sign * y, radius), -1, axis)
 
 
 def _norm(y: Array) -> Array:
     """The Euclidean norm over the last axis, of slope 0 at 0."""
-    largest = jnp.max(jnp.abs(jax.lax.stop_gradient(y)), -1, keepdims=True)
-    largest = jnp.where(largest > 0, largest, 1)
+    still = jnp.abs(jax.lax.stop_gradient(y))
+    largest = jnp.max(still, -1, keepdims=True, initial=0)
+    largest = jnp.where(largest == 0, 1, largest)
     square = jnp.sum((y / largest) ** 2, -1, keepdims=True)
     zero = square == 0
     return largest * jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
@@ -199,9 +228,9 @@ def l2_ball(y: ArrayLike, radius: ArrayLike = 1.0, *, axis: int = -1) -> Array:
     """
     y, radius = _sized(y, axis, radius=radius)
     norm = _norm(y)
-    outside = jax.lax.stop_gradient(norm > radius)
+    outside = jax.lax.stop_gradient(~(norm <= radius))
     p = jnp.where(outside, y * (radius / jnp.where(outside, norm, 1)), y)
-    return jnp.moveaxis(jnp.where(radius > 0, p, jnp.nan), -1, axis)
+    return jnp.moveaxis(_nan_unless(radius > 0, p), -1, axis)
 
 
 def l2_sphere(y: ArrayLike, radius: ArrayLike = 1.0, *, axis: int = -1) -> Array:
@@ -233,8 +262,9 @@ def l2_sphere(y: ArrayLike, radius: ArrayLike = 1.0, *, axis: int = -1) -> Array
       Absil, Mahony and Sepulchre, 2008, section 3.6.1.
     """
     y, radius = _sized(y, axis, radius=radius)
-    radius = jnp.where(radius > 0, radius, jnp.nan)
-    return jnp.moveaxis(radius * (y / _norm(y)), -1, axis)
+    _not_empty(y)
+    p = radius * (y / _norm(y))
+    return jnp.moveaxis(_nan_unless(radius > 0, p), -1, axis)
 
 
 def linf_ball(y: ArrayLike, radius: ArrayLike = 1.0, *, axis: int = -1) -> Array:
@@ -266,14 +296,14 @@ def linf_ball(y: ArrayLike, radius: ArrayLike = 1.0, *, axis: int = -1) -> Array
       Parikh and Boyd, 2014, Proximal Algorithms, section 6.2.4.
     """
     y, radius = _sized(y, axis, radius=radius)
-    radius = jnp.where(radius > 0, radius, jnp.nan)
-    return jnp.moveaxis(_clip(y, -radius, radius), -1, axis)
+    p = _nan_unless(radius > 0, _clip(y, -radius, radius))
+    return jnp.moveaxis(p, -1, axis)
 
 
 def _clip(y: Array, low: Array, high: Array) -> Array:
-    """Y between the two, of slope one in one of the three only; NaN if NaN is given."""
+    """Clips, with slope one in exactly one of the three; NaN if NaN is given."""
     p = jnp.where(y < low, low, jnp.where(y > high, high, y))
-    return jnp.where(low <= high, p, jnp.nan)
+    return _nan_unless(low <= high, p)
 
 
 def nonnegative(y: ArrayLike) -> Array:
@@ -333,13 +363,21 @@ def box(y: ArrayLike, lo: ArrayLike, hi: ArrayLike) -> Array:
     References:
       Parikh and Boyd, 2014, Proximal Algorithms, section 6.2.4.
     """
-    y, lo, hi = _check.floating(y=y, lo=lo, hi=hi)
-    _check.broadcastable(y=y, lo=lo, hi=hi)
     _ordered(lo, hi)
+    y, lo, hi = _floats(y=y, lo=lo, hi=hi)
+    _check.broadcastable(y=y, lo=lo, hi=hi)
     return _clip(y, lo, hi)
 
 
-def _ordered(lo: Array, hi: Array) -> None:
-    wrong = _check.concrete(~(lo <= hi))
-    if wrong is not None and wrong.any():
+def _ordered(lo: ArrayLike, hi: ArrayLike) -> None:
+    low, high = _check.concrete(lo), _check.concrete(hi)
+    if low is None or high is None:
+        return
+    try:
+        wrong = ~(low <= high)
+    except ValueError as error:  # NumPy's, on shapes
+        raise ValueError(
+            f"Shapes do not broadcast: lo {low.shape}, hi {high.shape}."
+        ) from error
+    if wrong.any():
         raise ValueError(f"lo is {lo} and hi {hi}; expected lo <= hi everywhere.")
