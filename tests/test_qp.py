@@ -45,10 +45,9 @@ def test_published_program(x64):
     np.testing.assert_allclose(lam, [23 / 14, 0, 0], atol=1e-12)
     by_c = np.array([[0, 0, 0], [0, -1, 1], [0, 1, -1]]) / 7
     for mode in (jax.jacfwd, jax.jacrev):
-        slope = mode(lambda c: layers.qp(Q, c, E, D, M, H).value[0])(C)
-        np.testing.assert_allclose(slope, by_c, atol=1e-12)
-        slope = mode(lambda d: layers.qp(Q, C, E, d, M, H).value[0])(D)
-        np.testing.assert_allclose(slope[:, 0], [0, 3 / 7, 4 / 7], atol=1e-12)
+        slopes = mode(lambda c, d: layers.qp(Q, c, E, d, M, H).value[0], (0, 1))(C, D)
+        np.testing.assert_allclose(slopes[0], by_c, atol=1e-12)
+        np.testing.assert_allclose(slopes[1][:, 0], [0, 3 / 7, 4 / 7], atol=1e-12)
 
 
 @pytest.mark.slow
@@ -176,6 +175,56 @@ def test_a_batch_and_float32():
     for i in range(3):
         one = layers.qp(Q, c[i], E, D, M, H)
         np.testing.assert_allclose(found.value[0][i], one.value[0], atol=1e-6)
+
+
+def scaled_batch(kind, dtype):
+    """Sixteen programs: plain, of very different scales, redundant or infeasible."""
+    rng = np.random.default_rng(1)
+    several = [random_problem(12, 4, 18, 12, seed) for seed in range(16)]
+    Q, c, E, d, M, h = (np.stack(x) for x in zip(*several, strict=True))
+    if kind == "badly scaled":
+        columns = 10 ** rng.uniform(-3, 3, (16, 12))
+        rows = 10 ** rng.uniform(-3, 3, (16, 18))
+        Q = columns[:, :, None] * Q * columns[:, None]
+        c, E = c * columns, E * columns[:, None]
+        M, h = M * rows[..., None] * columns[:, None], h * rows
+    if kind == "redundant":
+        E, d = np.concatenate([E, E[:, :1]], 1), np.concatenate([d, d[:, :1]], 1)
+        M, h = np.concatenate([M, M], 1), np.concatenate([h, h], 1)
+    if kind == "infeasible":
+        M[:, 1], h[:, 1] = -M[:, 0], -h[:, 0] - 0.3
+    return tuple(x.astype(dtype) for x in (Q, c, E, d, M, h))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_batches_of_hard_programs(dtype, x64):
+    solve = jax.jit(layers.qp)
+    for kind in ("plain", "badly scaled", "redundant"):
+        problem = scaled_batch(kind, dtype)
+        found = solve(*problem)
+        assert found.converged.all(), kind
+        assert found.residual.max() < (1e-5 if dtype == np.float32 else 1e-10)
+    found = solve(*scaled_batch("infeasible", dtype))
+    assert not found.converged.any()
+    assert jnp.isnan(found.value[0]).all()
+
+
+@pytest.mark.slow
+def test_assignment(x64):
+    # Redundant equalities and a degenerate vertex; the costs do not move it.
+    k = 5
+    rng = np.random.default_rng(0)
+    costs = rng.uniform(size=(k, k))
+    one, eye = np.ones((1, k)), np.eye(k)
+    marginals = np.concatenate([np.kron(eye, one), np.kron(one, eye)])
+    args = marginals, np.ones(2 * k), -np.eye(k * k), np.zeros(k * k)
+    found = layers.lp(costs.ravel(), *args)
+    assert found.converged
+    at = scipy.optimize.linear_sum_assignment(costs)
+    np.testing.assert_allclose(found.value[0].reshape(k, k)[at], 1, rtol=1e-12)
+    slope = jax.jacrev(lambda c: layers.lp(c, *args).value[0])(costs.ravel())
+    np.testing.assert_allclose(slope, 0, atol=1e-12)
 
 
 INFEASIBLE = {"M": np.array([[1.0], [-1.0]]), "h": np.array([0.0, -1.0])}

@@ -147,10 +147,15 @@ def _power_of_two(x: Array) -> Array:
 def _scaled(problem: _Problem) -> tuple[_Problem, _Scales]:
     """The problem with rows of norm 1 and columns, bounds and objective of size 1."""
     Q, c, E, d, M, h = problem
-    rows = jnp.concatenate([E, M])
-    rows = jnp.abs(rows) / _guard(jnp.max(jnp.abs(rows), -1))[:, None]
-    curvature = jnp.sqrt(jnp.abs(jnp.diagonal(Q)) / _guard(_largest(Q)))
-    columns = 1 / _power_of_two(jnp.maximum(jnp.max(rows, 0, initial=0.0), curvature))
+
+    def width(A: Array) -> Array:
+        A = jnp.abs(A)
+        rows = _guard(jnp.max(A, 1, initial=0.0))
+        return jnp.max(A / rows[:, None], 0, initial=0.0)
+
+    bend = jnp.sqrt(jnp.abs(jnp.diagonal(Q)) / _guard(_largest(Q)))
+    widths = jnp.maximum(bend, jnp.maximum(width(E), width(M)))
+    columns = 1 / _power_of_two(widths)
     Q, c, E, M = columns[:, None] * Q * columns, columns * c, E * columns, M * columns
     equal, below = _row_norms(E), _row_norms(M)
     bounds = jnp.abs(jnp.concatenate([d / equal, h / below]))
@@ -526,7 +531,7 @@ def _solve_in(problem: _Problem, space: _Space, tol: Array, maxiter: int) -> _Fo
     def again(state: tuple) -> tuple:
         it, found, number = state
         done = found.residual <= tol
-        target = jnp.where(number == 0, jnp.sqrt(tol), tol / 4)
+        target = jnp.where(number == 0, tol, tol / 16)
         it = _search(reduced, it, target, done, maxiter)
         return it, _where(done, found, finish(it)), number + 1
 
@@ -559,7 +564,9 @@ def _judged(found: _Found, unbounded: Array, tol: Array) -> _Found:
     return found._replace(status=jnp.where(solved, _OPTIMAL, status))
 
 
-def _solve_batch(problem: _Problem, tol: Array, maxiter: int) -> _Found:
+def _solve_batch(
+    problem: _Problem, tol: Array, maxiter: int, *, independent: bool | None
+) -> _Found:
     problem, scales = jax.vmap(_scaled)(problem)
     _, m, n = problem.E.shape
     E = problem.E
@@ -569,23 +576,24 @@ def _solve_batch(problem: _Problem, tol: Array, maxiter: int) -> _Found:
 
     if m == 0:
         found = _solve_in(problem, jax.vmap(_everything)(E), tol, maxiter)
-    elif m >= n:
+    elif m >= n or independent is False:
         found = by_svd()
     else:
-        space, independent = jax.vmap(_by_lu)(E)
-        found = jax.lax.cond(
-            independent.all(), lambda: _solve_in(problem, space, tol, maxiter), by_svd
-        )
+        space, seen = jax.vmap(_by_lu)(E)
+        by_lu = functools.partial(_solve_in, problem, space, tol, maxiter)
+        found = by_lu() if independent else jax.lax.cond(seen.all(), by_lu, by_svd)
     return jax.vmap(_unscaled)(found, scales)
 
 
 @functools.lru_cache
-def _solver(maxiter: int) -> Callable[[_Problem, Array], _Found]:
+def _solver(
+    maxiter: int, *, independent: bool | None
+) -> Callable[[_Problem, Array], _Found]:
     """`_solve_batch`, for which `vmap` makes the batch larger."""
 
     @jax.custom_batching.custom_vmap
     def solve(problem: _Problem, tol: Array) -> _Found:
-        return _solve_batch(problem, tol, maxiter)
+        return _solve_batch(problem, tol, maxiter, independent=independent)
 
     @solve.def_vmap
     def _(size: int, batched: PyTree, *args: PyTree) -> tuple[_Found, PyTree]:
@@ -629,8 +637,10 @@ def _rule(x: tuple, problem: _Problem, tangent: _Problem) -> tuple:
     return *dx, *jax.tree.map(jnp.zeros_like, (S, B, rho))
 
 
-@functools.partial(jax.jit, static_argnames="maxiter")
-def _solution(problem: _Problem, tol: Array, *, maxiter: int) -> tuple[Solution, Array]:
+@functools.partial(jax.jit, static_argnames=("maxiter", "independent"))
+def _solution(
+    problem: _Problem, tol: Array, *, maxiter: int, independent: bool | None
+) -> tuple[Solution, Array]:
     """The solution of a batch of any shape, and its status."""
     cores = [1 if x in "cdh" else 2 for x in _Problem._fields]
     batch = jnp.broadcast_shapes(
@@ -646,7 +656,7 @@ def _solution(problem: _Problem, tol: Array, *, maxiter: int) -> tuple[Solution,
             for x, k in zip(problem._replace(Q=Q), cores, strict=True)
         )
     )
-    found = _solver(maxiter)(
+    found = _solver(maxiter, independent=independent)(
         *jax.lax.stop_gradient((flat, jnp.broadcast_to(tol, size)))
     )
     failed = (found.status == _INFEASIBLE) | (found.status == _UNBOUNDED)
@@ -741,6 +751,19 @@ def _problem(**arrays: ArrayLike) -> _Problem:
     return problem
 
 
+def _independent(E: Array) -> bool | None:
+    """Whether the rows of one concrete E are; half the program is then not compiled."""
+    matrix = _check.concrete(E)
+    if matrix is None or matrix.ndim > 2 or not 0 < len(matrix) < matrix.shape[1]:
+        return None
+    if not np.isfinite(matrix).all():
+        return None
+    norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+    values = np.linalg.svd(matrix / np.where(norms > 0, norms, 1), compute_uv=False)
+    rounding = 10 * matrix.shape[1] * np.finfo(matrix.dtype).eps
+    return bool(values[-1] > rounding * values[0])
+
+
 def _run(problem: _Problem, tol: float | None, maxiter: int) -> Solution:
     if maxiter < 1:
         raise ValueError(f"maxiter is {maxiter}; expected at least 1.")
@@ -748,7 +771,10 @@ def _run(problem: _Problem, tol: float | None, maxiter: int) -> Solution:
         tol = 1e-5 if problem.c.dtype == jnp.float32 else 1e-10
     _check.positive(tol=tol)
     solution, status = _solution(
-        problem, jnp.asarray(tol, problem.c.dtype), maxiter=maxiter
+        problem,
+        jnp.asarray(tol, problem.c.dtype),
+        maxiter=maxiter,
+        independent=_independent(problem.E),
     )
     outcome = _check.concrete(status)
     if outcome is not None:
@@ -794,8 +820,9 @@ def qp(
       `Solution` with `value = (z, nu, lam)`, where Qz + c + E'nu + M'lam = 0 and lam is
       not negative; an absent constraint has multipliers of size 0. `residual` is the
       largest violation of the conditions, each relative to 1 + its terms, in units in
-      which rows, columns, bounds and objective are of size 1. Leading axes broadcast. A traced problem that is infeasible or unbounded gives NaN and is not
-      `converged`; one that ends at `maxiter` gives its last iterate.
+      which rows, columns, bounds and objective are of size 1. Leading axes broadcast. A
+      traced problem that is infeasible or unbounded gives NaN and is not `converged`;
+      one that ends at `maxiter` gives its last iterate.
 
     Raises:
       TypeError: an argument is not of a floating dtype.
