@@ -206,36 +206,39 @@ def _(root: Root) -> Pairs:
     yield got, 2 / 3 * 2 ** (-1 / 3) * 3 ** (1 / 3)
 
 
-def with_argument(root: Root, argument: Any, scale: Callable[[Any], Any]) -> Pairs:
+def with_argument(argument: Any, scale: Callable[[Any], Any], mode: Callable) -> Any:
     """x^3 = scale(argument) t for an argument that has no derivative."""
 
     def F(x: Any, t: Any, argument: Any) -> Any:
         return x**3 - scale(argument) * t
 
-    solve = root(F)(lambda init, t, argument: newton_cube(init, scale(argument) * t))
-    factor = float(scale(argument))
-    one = jnp.array(1.5)
-    yield jax.grad(lambda t: solve(one, t, argument))(2.0), X1 * factor ** (1 / 3)
-    yield jax.jacfwd(lambda t: solve(one, t, argument))(2.0), X1 * factor ** (1 / 3)
+    def run(root: Root) -> Pairs:
+        solve = root(F)(
+            lambda init, t, argument: newton_cube(init, scale(argument) * t)
+        )
+        got = mode(lambda t: solve(jnp.array(1.5), t, argument))(2.0)
+        yield got, X1 * float(scale(argument)) ** (1 / 3)
+
+    return run
 
 
 ARGUMENTS = {
-    "integer": (np.array(3), lambda n: n),
-    "boolean": (np.array(1, bool), lambda yes: jnp.where(yes, 2.0, 1.0)),
-    "random key": (None, lambda key: 1 + jax.random.uniform(key)),
-    "string": ("double", lambda name: {"double": 2.0}[name]),
-    "callable": (jnp.exp, lambda f: f(0.5)),
-    "None": (None, lambda nothing: 2.0 if nothing is None else 1.0),
+    "integer": (lambda: np.array(3), lambda n: n),
+    "boolean": (lambda: np.array(1, bool), lambda yes: jnp.where(yes, 2.0, 1.0)),
+    "random key": (lambda: jax.random.key(0), lambda k: 1 + jax.random.uniform(k)),
+    "string": (lambda: "double", lambda name: {"double": 2.0}[name]),
+    "callable": (lambda: jnp.exp, lambda f: f(0.5)),
+    "None": (lambda: None, lambda nothing: 2.0 if nothing is None else 1.0),
 }
 for _name, (_argument, _scale) in ARGUMENTS.items():
+    for _mode in (jax.grad, jax.jacfwd):
+        _way = {jax.grad: "reverse", jax.jacfwd: "forward"}[_mode]
 
-    @case(f"{_name} argument")
-    def _(
-        root: Root, name: str = _name, argument: Any = _argument, scale: Any = _scale
-    ) -> Pairs:
-        if name == "random key":
-            argument = jax.random.key(0)
-        yield from with_argument(root, argument, scale)
+        @case(f"{_name} argument, {_way}")
+        def _(
+            root: Root, make: Any = _argument, scale: Any = _scale, mode: Any = _mode
+        ) -> Pairs:
+            yield from with_argument(make(), scale, mode)(root)
 
 
 def closed_over(root: Root) -> Callable[[Any], Any]:
@@ -402,7 +405,7 @@ def _(root: Root) -> Pairs:
     yield got, np.zeros(3)
 
 
-@case("float32 unknown, float64 parameter")
+@case("float32 unknown, float64 residual")
 def _(root: Root) -> Pairs:
     solve = root(cube)(lambda init, t: newton_cube(init, t.astype(jnp.float32)))
     one = jnp.array(1.5, jnp.float32)

@@ -48,8 +48,10 @@ def by_custom_root(F: Callable, *, has_aux: bool = False) -> Callable:
 
 def dense(linear: Callable, b: Any) -> Any:
     flat, unravel = ravel_pytree(b)
-    A = jax.jacobian(lambda v: ravel_pytree(linear(unravel(v)))[0])(flat)
-    return unravel(jnp.linalg.solve(A, flat))
+    columns = jax.vmap(lambda v: ravel_pytree(linear(unravel(v)))[0], out_axes=1)
+    return unravel(
+        jnp.linalg.solve(columns(jnp.eye(flat.size, dtype=flat.dtype)), flat)
+    )
 
 
 LIBRARIES = {

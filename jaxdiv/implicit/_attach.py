@@ -215,13 +215,12 @@ def _attach(
         F, x, theta, call=_with_keywords, has_aux=has_aux, mask=settings.mask
     )
     rule = _derivative(problem, settings)
-    still = [jax.lax.stop_gradient(leaf) for leaf in problem.operands]
-    leaves = [jax.lax.stop_gradient(leaf) for leaf in problem.x]
+    leaves, operands = still((problem.x, problem.operands))
     for _ in range(settings.refine):
-        step = rule.solve(leaves, still, problem.residual(leaves, still))
+        step = rule.solve(leaves, operands, problem.residual(leaves, operands))
         leaves = [leaf - s for leaf, s in zip(leaves, step, strict=True)]
     if settings.residual_tol is not None and settings.on_failure == "error":
-        size = norm(problem.residual(leaves, still))
+        size = norm(problem.residual(leaves, operands))
         checkify.check(
             size <= settings.residual_tol,
             "The residual of the solution is {size}, above residual_tol.",
@@ -334,6 +333,13 @@ def attach_elementwise(F: Callable[..., Array], x: Array, *theta: PyTree) -> Arr
     return out
 
 
+def still(tree: PyTree) -> PyTree:
+    """The tree with its arrays stopped; what is not an array stays as it is."""
+    return jax.tree.map(
+        lambda x: jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x, tree
+    )
+
+
 def _decorator(
     F: Callable, opts: dict[str, Any], *, has_aux: bool
 ) -> Callable[[Callable], Callable]:
@@ -342,14 +348,14 @@ def _decorator(
     def decorate(solver: Callable) -> Callable:
         @functools.wraps(solver)
         def solved(init: PyTree, *theta: PyTree, **kw_theta: PyTree) -> PyTree:
-            still = jax.tree.map(_still, (init, theta, kw_theta))
-            out = solver(still[0], *still[1], **still[2])
+            start, fixed, named = still((init, theta, kw_theta))
+            out = solver(start, *fixed, **named)
             if isinstance(out, Solution):
                 x, rest = out.value, out._replace(value=None)
             else:
                 x, rest = out if has_aux else (out, None)
             x = _attach(F, x, (theta, kw_theta), has_aux=has_aux, settings=settings)
-            rest = jax.tree.map(_still, rest)
+            rest = still(rest)
             if isinstance(out, Solution):
                 return rest._replace(value=x)
             return (x, rest) if has_aux else x
@@ -357,10 +363,6 @@ def _decorator(
         return solved
 
     return decorate
-
-
-def _still(leaf: Any) -> Any:
-    return jax.lax.stop_gradient(leaf) if isinstance(leaf, jax.Array) else leaf
 
 
 def root(

@@ -8,19 +8,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jaxdiv import _check
-from jaxdiv.implicit._attach import attach, attach_elementwise, residual_of
+from jaxdiv.implicit._attach import attach, attach_elementwise, residual_of, still
 from jaxdiv.implicit._conditions import projected_gradient
 from jaxdiv.implicit._linear_solve import Options, norm, solve_with
 from jaxdiv.implicit._solution import Solution
 from jaxdiv.typing import Array, ArrayLike, PyTree
 
 _HALVINGS = 30  # of a Newton step, until the residual falls
-
-
-def _still(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-        lambda x: jax.lax.stop_gradient(x) if isinstance(x, jax.Array) else x, tree
-    )
 
 
 def _floating(init: PyTree) -> PyTree:
@@ -30,7 +24,7 @@ def _floating(init: PyTree) -> PyTree:
             raise TypeError(
                 f"init has a leaf of dtype {leaf.dtype}; expected a floating dtype."
             )
-    return _still(init)
+    return still(init)
 
 
 def _limits(tol: float | None, maxiter: int, like: PyTree) -> float:
@@ -118,10 +112,10 @@ def picard(
     """
     init = _floating(init)
     tol = _limits(tol, maxiter, init)
-    still = _still(theta)
+    fixed = still(theta)
 
     def look(x: PyTree, iterations: Any) -> _State:
-        image = T(x, *still)
+        image = T(x, *fixed)
         _same_shape(image, x, "T")
         image = _as(image, x)
         return _State(x, image, _gap(image, x), jnp.asarray(iterations))
@@ -166,8 +160,8 @@ def anderson(
       *theta: what T depends on.
       history: iterates that are combined, at least 1 (which is damped iteration).
       mixing: the damping :math:`\beta` in (0, 1].
-      ridge: regularisation of the small least-squares problem, relative to the largest
-        squared residual in it.
+      ridge: regularisation of the small least-squares problem, whose residuals are
+        scaled to length 1.
       tol: largest norm of T(x) - x; 1e-10 in float64 and 1e-5 in float32 by default.
       maxiter: most steps.
       solve: linear solve of the derivative, as in `attach`.
@@ -199,10 +193,10 @@ def anderson(
     init = _floating(init)
     tol = _limits(tol, maxiter, init)
     start, unravel = ravel_pytree(init)
-    still = _still(theta)
+    fixed = still(theta)
 
     def image(x: Array) -> Array:
-        out = T(unravel(x), *still)
+        out = T(unravel(x), *fixed)
         _same_shape(out, init, "T")
         return ravel_pytree(_as(out, init))[0]
 
@@ -284,10 +278,10 @@ def newton(
     options = Options(solve).check()
     init = _floating(init)
     tol = _limits(tol, maxiter, init)
-    still = _still(theta)
+    fixed = still(theta)
 
     def residual(x: PyTree) -> PyTree:
-        out = F(x, *still)
+        out = F(x, *fixed)
         _same_shape(out, x, "F")
         return _as(out, x)
 
@@ -377,7 +371,7 @@ def projected_fista(
     _check.positive(stepsize=stepsize)
     stepsize = jax.lax.stop_gradient(stepsize)
     T = projected_gradient(f, proj, stepsize)
-    still = _still((theta_f, theta_C))
+    fixed = still((theta_f, theta_C))
 
     def step(state: _State) -> _State:
         x = state.image
@@ -395,14 +389,14 @@ def projected_fista(
         return look(y, (x, y, following), state.iterations + 1)
 
     def look(y: PyTree, memory: tuple, iterations: Any) -> _State:
-        image = _as(T(y, *still), y)
+        image = _as(T(y, *fixed), y)
         return _State(y, image, _gap(image, y), jnp.asarray(iterations), memory)
 
     one = jnp.ones((), jnp.float32)
     state = _iterate(step, look(init, (init, init, one), 0), tol, maxiter)
     # The image lies in the set; what it misses is measured where it is returned.
     x = state.image
-    state = state._replace(residual=_gap(_as(T(x, *still), x), x))
+    state = state._replace(residual=_gap(_as(T(x, *fixed), x), x))
     value = attach(residual_of(T), x, theta_f, theta_C, solve=solve)
     return _solution(value, state, tol)
 
@@ -456,7 +450,7 @@ def bisect(
     """
     left, right = _check.floating(low=low, high=high)
     shape = _check.broadcastable(low=left, high=right)
-    left, right = (_still(jnp.broadcast_to(end, shape)) for end in (left, right))
+    left, right = (still(jnp.broadcast_to(end, shape)) for end in (left, right))
     inverted = _check.concrete(left > right)
     if inverted is not None and inverted.any():
         raise ValueError(f"low is {low} and high {high}; expected low <= high.")
@@ -464,10 +458,10 @@ def bisect(
     # Down to the least normal number, if a root is that near to 0.
     most = info.nmant + 2 - int(info.minexp) if maxiter is None else maxiter
     tol = _limits(4 * float(info.eps) if tol is None else tol, most, left)
-    still = _still(theta)
+    fixed = still(theta)
 
     def sign(x: Array) -> Array:
-        value = jnp.asarray(F(x, *still))
+        value = jnp.asarray(F(x, *fixed))
         _same_shape(value, x, "F")
         return jnp.sign(value)
 
