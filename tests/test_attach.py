@@ -179,6 +179,7 @@ def test_ridge_regression(x64):
         w = jax.jacfwd(w)
 
 
+@pytest.mark.slow
 def test_lasso(x64):
     X, y = diabetes()
     step = 1 / np.linalg.norm(X, 2) ** 2

@@ -74,6 +74,7 @@ def test_nan_ends_at_once_and_is_not_converged():
         assert found.iterations <= 1
 
 
+@pytest.mark.slow
 def test_fista_solves_the_published_quadratic_program(x64):
     Q = np.array([[4.0, 1, 0], [1, 3, -1], [0, -1, 2]])
 

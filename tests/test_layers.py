@@ -65,6 +65,7 @@ def test_soft_rank_is_exact_at_low_strength():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_soft_rank_derivatives(x64):
     y = np.random.default_rng(1).standard_normal(6)
     f = lambda y: layers.soft_rank(y, 0.8)

@@ -189,7 +189,15 @@ def test_nonfinite_gradients_can_be_skipped():
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(result.state))
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+@pytest.fixture
+def keyboard():
+    """Ctrl-C as a terminal gives it; a job in the background is started without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, keyboard):
     def pressed(state, batch, key):
         def press(step):
             if step == 7:
