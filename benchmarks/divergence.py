@@ -10,7 +10,6 @@ busy machine slows all alike; a ratio is the time, or memory, of jaxdiv over the
 
 import functools
 import math
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,25 +22,13 @@ import ott.math.utils
 import scipy.special
 from optax import losses
 
+from benchmarks._timing import best_of
 from examples._report import print_table
 from jaxdiv import discrepancy, divergence
 from jaxdiv.typing import Array
 
 Pair = tuple[Array, Array]
 MIB = 2**20
-
-
-def best_of(rivals: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Least wall time of each in milliseconds, its turns spread over the rounds."""
-    for run in rivals.values():
-        jax.block_until_ready(run())
-    times = {name: [] for name in rivals}
-    for _ in range(rounds):
-        for name, run in rivals.items():
-            began = time.perf_counter()
-            jax.block_until_ready(run())
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: min(values) for name, values in times.items()}
 
 
 def boundary_cases() -> dict[str, Pair]:

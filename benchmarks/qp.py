@@ -14,7 +14,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks._timing import best_of, compiled
 from examples._report import print_table
 from jaxdiv.implicit import layers
 from jaxdiv.typing import Array
@@ -104,22 +104,6 @@ def gradient(solve: Callable) -> Callable:
     return lambda *problem: jax.grad(loss)(problem)
 
 
-def compiled(f: Callable, problem: tuple[Array, ...]) -> tuple[Callable, float]:
-    lowered = jax.jit(f).lower(*problem)
-    began = time.perf_counter()
-    return lowered.compile(), time.perf_counter() - began
-
-
-def best_of(rivals: list[Callable], problem: tuple[Array, ...]) -> list[float]:
-    times = [[] for _ in rivals]
-    for _ in range(ROUNDS + 1):  # the first one warms up
-        for run, spent in zip(rivals, times, strict=True):
-            began = time.perf_counter()
-            jax.block_until_ready(run(*problem))
-            spent.append(1e3 * (time.perf_counter() - began))
-    return [min(spent[1:]) for spent in times]
-
-
 def compare(dtype: str, n: int, tol: float) -> list[list[Any]]:
     problem = problems(n, dtype)
     solve, primal = theirs(tol)
@@ -131,14 +115,15 @@ def compare(dtype: str, n: int, tol: float) -> list[list[Any]]:
         ),
     }
     programs = {
-        name: [compiled(f, problem) for f in pair] for name, pair in tasks.items()
+        name: [compiled(f, *problem) for f in pair] for name, pair in tasks.items()
     }
     points = [run(*problem) for run, _ in programs["solve"]]
     errors = [kkt_residual(problem, *point[:3]) for point in points]
     steps = [int(jnp.max(point[3])) for point in points]
     found = []
     for name, pair in programs.items():
-        times = best_of([run for run, _ in pair], problem)
+        rivals = dict(zip(("jaxdiv", "qpax"), (run for run, _ in pair), strict=True))
+        times = list(best_of(rivals, *problem, rounds=ROUNDS).values())
         ratio = times[1] / times[0]
         seconds = [spent for _, spent in pair]
         found.append([dtype, n, tol, name, *times, ratio, *seconds, *errors, *steps])

@@ -8,7 +8,6 @@ ott-jax with the momentum 1.5 that suits these problems.
 """
 
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ from ott.geometry import pointcloud
 from ott.solvers import linear
 from ott.solvers.linear import acceleration
 
+from benchmarks._timing import best_of
 from examples._report import print_table
 from jaxdiv import transport
 from jaxdiv.typing import Array
@@ -78,19 +78,6 @@ def gap_slope(solve: Callable, x: Array, y: Array) -> tuple[Array, Array]:
     return jax.value_and_grad(gap)(y)
 
 
-def best_of(rivals: dict[str, Callable], x: Array, y: Array) -> dict[str, float]:
-    """Least wall time of each in milliseconds, its turns spread over the rounds."""
-    for run in rivals.values():
-        jax.block_until_ready(run(x, y))
-    times = {name: [] for name in rivals}
-    for _ in range(ROUNDS):
-        for name, run in rivals.items():
-            began = time.perf_counter()
-            jax.block_until_ready(run(x, y))
-            times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: min(values) for name, values in times.items()}
-
-
 def main() -> None:
     tasks = [
         ("solve", solved, 512, 2, 0.05),
@@ -112,7 +99,7 @@ def main() -> None:
             who: jax.jit(functools.partial(task, solve))
             for who, solve in solvers.items()
         }
-        t = best_of(rivals, *clouds(n, d))
+        t = best_of(rivals, *clouds(n, d), rounds=ROUNDS)
         ratios = [t[who] / t["jaxdiv"] for who in ("ott-jax", "tuned")]
         rows.append([name, n, d, share, *t.values(), *ratios])
         print(f"{name}, n={n}, d={d}: {ratios[0]:.1f}x", flush=True)
