@@ -10,8 +10,7 @@ busy machine slows all alike; a ratio is the time, or memory, of jaxdiv over the
 
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import dcor
 import jax

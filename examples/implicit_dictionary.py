@@ -223,10 +223,31 @@ def claims(everything: dict[str, list[Outcome]], error: float) -> list[Claim]:
     gain = float(cancer[:, 0].mean() - cancer[:, 2].mean())
     return [
         Claim("gradient in the atoms, relative error", error, "<= 1e-6", error <= 1e-6),
-        Claim("digits: area of task-driven", float(digits[:, 0].mean()), ">= 0.98", digits[:, 0].mean() >= 0.98),
-        Claim("least gain over a dictionary learned first", over_codes, "> 0", over_codes > 0),
-        Claim("least gain over logistic regression on pixels", over_inputs, "> 0", over_inputs > 0),
-        Claim("breast cancer: gain over logistic regression", gain, "> 0", gain > 0, promised=False),
+        Claim(
+            "digits: area of task-driven",
+            float(digits[:, 0].mean()),
+            ">= 0.98",
+            digits[:, 0].mean() >= 0.98,
+        ),
+        Claim(
+            "least gain over a dictionary learned first",
+            over_codes,
+            "> 0",
+            over_codes > 0,
+        ),
+        Claim(
+            "least gain over logistic regression on pixels",
+            over_inputs,
+            "> 0",
+            over_inputs > 0,
+        ),
+        Claim(
+            "breast cancer: gain over logistic regression",
+            gain,
+            "> 0",
+            gain > 0,
+            promised=False,
+        ),
     ]
 
 
@@ -236,7 +257,10 @@ def draw(outcome: Outcome, path: pathlib.Path) -> None:
     left, right = figure.subfigures(1, 2, width_ratios=(3, 1))
     axes = left.subplots(2, len(outcome.before))
     for row, atoms, name in zip(
-        axes, (outcome.before, outcome.after), ("learned first", "for the task"), strict=True
+        axes,
+        (outcome.before, outcome.after),
+        ("learned first", "for the task"),
+        strict=True,
     ):
         for axis, atom in zip(row, np.asarray(atoms), strict=True):
             bound = np.abs(atom).max()

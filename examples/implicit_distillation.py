@@ -205,11 +205,29 @@ def claims(
     score = reached["ten distilled images"]
     means = reached["the mean image of each class"]
     return [
-        Claim("implicit and unrolled gradient differ by", float(off), "< 1e-8", bool(off < 1e-8)),
-        Claim("time of unrolling over implicit", ratio, "> 1", ratio > 1, promised=False),
-        Claim("outer loss", f"{losses[0]:.3f} to {losses[-1]:.3f}", "<= 1.16", losses[-1] <= 1.16),
+        Claim(
+            "implicit and unrolled gradient differ by",
+            float(off),
+            "< 1e-8",
+            bool(off < 1e-8),
+        ),
+        Claim(
+            "time of unrolling over implicit", ratio, "> 1", ratio > 1, promised=False
+        ),
+        Claim(
+            "outer loss",
+            f"{losses[0]:.3f} to {losses[-1]:.3f}",
+            "<= 1.16",
+            losses[-1] <= 1.16,
+        ),
         Claim("test accuracy of ten distilled images", score, ">= 0.90", score >= 0.9),
-        Claim("over that of class means", score - means, "> 0", score > means, promised=False),
+        Claim(
+            "over that of class means",
+            score - means,
+            "> 0",
+            score > means,
+            promised=False,
+        ),
     ]
 
 

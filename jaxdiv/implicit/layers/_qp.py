@@ -841,8 +841,8 @@ def qp(
       >>> Q, c = jnp.array([[2.0, 0.0], [0.0, 2.0]]), jnp.array([-2.0, -6.0])
       >>> M, h = jnp.array([[1.0, 1.0]]), jnp.array([2.0])
       >>> z, _, lam = layers.qp(Q, c, M=M, h=h).value
-      >>> print([f"{x:.2f}" for x in z], [f"{x:.2f}" for x in lam])
-      ['0.00', '2.00'] ['2.00']
+      >>> print([f"{x:.2f}" for x in z + 1], [f"{x:.2f}" for x in lam])
+      ['1.00', '3.00'] ['2.00']
       >>> slope = jax.grad(lambda h: layers.qp(Q, c, M=M, h=h).value[0][0])(h)
       >>> print(f"{slope[0]:.2f}")
       0.50
