@@ -46,6 +46,7 @@ bench: $(VENV)/.bench ## side by side with the peers
 	$(BIN)/python -m benchmarks.divergence
 	$(BIN)/python -m benchmarks.transport
 	$(BIN)/python -m benchmarks.implicit
+	$(BIN)/python -m benchmarks.hypergradients
 	$(BIN)/python -m benchmarks.qp
 
 clean: ## remove environments, caches and output

@@ -4,8 +4,9 @@
 
 Every case of `benchmarks._capabilities`, which are also the tests of `jaxdiv.implicit`,
 goes through `jaxdiv.implicit.root`, through `jaxopt.implicit_diff.custom_root` with its
-three solvers and through `jax.lax.custom_root` with a dense tangent solve. A cell says
-"ok", how far off the derivative is, or which error was raised.
+three solvers, through `jax.lax.custom_root` with a dense tangent solve and through
+optimistix, which has no decorator: its Newton's method starts from the solution. A cell
+says "ok", how far off the derivative is, or which error was raised.
 """
 
 import functools
@@ -16,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import jaxopt
+import optimistix as optx
 from jax.flatten_util import ravel_pytree
 from jaxopt.linear_solve import solve_gmres, solve_lu, solve_normal_cg
 
@@ -46,6 +48,29 @@ def by_custom_root(F: Callable, *, has_aux: bool = False) -> Callable:
     return decorate
 
 
+def stopped(leaf: Any) -> Any:
+    return jax.lax.stop_gradient(leaf) if hasattr(leaf, "dtype") else leaf
+
+
+def by_optimistix(F: Callable, *, has_aux: bool = False) -> Callable:
+    def decorate(solver: Callable) -> Callable:
+        def solved(init: Any, *theta: Any, **kw_theta: Any) -> Any:
+            still = functools.partial(jax.tree.map, stopped)
+            x = solver(still(init), *still(theta), **still(kw_theta))
+            found = optx.root_find(
+                lambda x, given: F(x, *given[0], **given[1]),
+                optx.Newton(rtol=1e-12, atol=1e-12),
+                still(x[0] if has_aux else x),
+                (theta, kw_theta),
+                throw=False,
+            )
+            return (found.value, x[1]) if has_aux else found.value
+
+        return solved
+
+    return decorate
+
+
 def dense(linear: Callable, b: Any) -> Any:
     flat, unravel = ravel_pytree(b)
     columns = jax.vmap(lambda v: ravel_pytree(linear(unravel(v)))[0], out_axes=1)
@@ -60,6 +85,7 @@ LIBRARIES = {
     "jaxopt LU": functools.partial(by_jaxopt, solve_lu),
     "jaxopt GMRES": functools.partial(by_jaxopt, solve_gmres),
     "lax.custom_root": by_custom_root,
+    "optimistix": by_optimistix,
 }
 
 

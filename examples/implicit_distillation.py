@@ -61,7 +61,9 @@ class Data(NamedTuple):
 def load() -> Data:
     """Digits, 70 % of them to train with."""
     X, y = load_digits(return_X_y=True)
-    X, X_test, y, y_test = train_test_split(X / 16, y, test_size=0.3, random_state=0)
+    X, X_test, y, y_test = train_test_split(
+        X / 16, y, test_size=0.3, stratify=y, random_state=0
+    )
     return Data(*map(jnp.asarray, (X, y, X_test, y_test)))
 
 
@@ -80,12 +82,13 @@ def descend(W: Array, images: Array) -> Array:
     """Accelerated gradient descent on the inner objective."""
     slope = jax.grad(inner)
     still = jax.lax.stop_gradient(images)
-    step = 1 / (jnp.sum(still**2) / 2 / CLASSES + PENALTY)
+    curvature = jnp.linalg.norm(still, 2) ** 2 / 2 / CLASSES + PENALTY
+    root = jnp.sqrt(PENALTY / curvature)
 
-    def move(k: Array, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+    def move(_: int, pair: tuple[Array, Array]) -> tuple[Array, Array]:
         W, before = pair
-        ahead = W + k / (k + 3) * (W - before)
-        return ahead - step * slope(ahead, images), W
+        ahead = W + (1 - root) / (1 + root) * (W - before)
+        return ahead - slope(ahead, images) / curvature, W
 
     return jax.lax.fori_loop(0, INNER_STEPS, move, (W, W))[0]
 
@@ -105,11 +108,14 @@ def accuracy(images: Array, data: Data) -> float:
     return float((jnp.argmax(data.X_test @ W, 1) == data.y_test).mean())
 
 
-def distill(data: Data, settings: Settings) -> tuple[Array, list[float]]:
+def noise(seed: int) -> Array:
+    """What the images start as."""
+    return 0.1 * jax.random.normal(jax.random.key(seed), (CLASSES, PIXELS))
+
+
+def distill(images: Array, data: Data, steps: int) -> tuple[Array, list[float]]:
     """The images, and the outer loss at each step of descent with momentum."""
     optimizer = optax.sgd(1.0, momentum=0.9)
-    shape = (CLASSES, PIXELS)
-    images = 0.1 * jax.random.normal(jax.random.key(settings.seed), shape)
 
     def step(carry: tuple, _: None) -> tuple[tuple, Array]:
         images, state = carry
@@ -118,9 +124,8 @@ def distill(data: Data, settings: Settings) -> tuple[Array, list[float]]:
         updates, state = optimizer.update(slope, state)
         return (optax.apply_updates(images, updates), state), value
 
-    (images, _), losses = jax.jit(
-        lambda carry: jax.lax.scan(step, carry, length=settings.steps)
-    )((images, optimizer.init(images)))
+    run = jax.jit(lambda carry: jax.lax.scan(step, carry, length=steps))
+    (images, _), losses = run((images, optimizer.init(images)))
     return images, [*map(float, losses), float(outer(trained, images, data))]
 
 
@@ -172,10 +177,11 @@ def main(settings: Settings) -> int:
     began = time.monotonic()
     picture = open_folder(settings.out) / "distilled.png"
     data = load()
-    images, losses = distill(data, settings)
+    start = noise(settings.seed)
+    images, losses = distill(start, data, settings.steps)
     reached = {"ten distilled images": accuracy(images, data), **baselines(data)}
     print_table(("trained on", "test accuracy"), list(reached.items()))
-    found = gradients(images, data)
+    found = gradients(start, data)
     print()
     print_table(
         ("gradient", "ms", "s to compile", "MiB of scratch"),

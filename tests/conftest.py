@@ -1,5 +1,20 @@
+import os
+
 import jax
 import pytest
+
+
+def pytest_configure(config):
+    # Nearly all the time of these tests is XLA's: what one of them has compiled, another
+    # worker, the programs that they start and the next run read from here.
+    cache = str(config.rootpath / ".cache" / "jax")
+    for name, value in {
+        "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR", cache),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
 
 
 @pytest.fixture

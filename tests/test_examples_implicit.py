@@ -2,10 +2,18 @@ import json
 
 import pytest
 
-from examples import implicit_accuracy, implicit_molecules, implicit_svm
+from examples import (
+    implicit_accuracy,
+    implicit_dictionary,
+    implicit_distillation,
+    implicit_molecules,
+    implicit_svm,
+)
 
 EXAMPLES = {
     "accuracy": implicit_accuracy,
+    "dictionary": implicit_dictionary,
+    "distillation": implicit_distillation,
     "molecules": implicit_molecules,
     "svm": implicit_svm,
 }
