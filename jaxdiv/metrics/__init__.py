@@ -1,5 +1,12 @@
 """Metrics that need no download: features in, numbers out."""
 
+from jaxdiv.metrics._maps import (
+    MapReport,
+    MapScores,
+    cosine_similarity_maps,
+    l2_uvp,
+    map_report,
+)
 from jaxdiv.metrics._sample_quality import (
     DensityCoverage,
     PrecisionRecall,
@@ -10,8 +17,13 @@ from jaxdiv.metrics._sample_quality import (
 
 __all__ = [
     "DensityCoverage",
+    "MapReport",
+    "MapScores",
     "PrecisionRecall",
+    "cosine_similarity_maps",
     "density_coverage",
     "frechet_distance",
+    "l2_uvp",
+    "map_report",
     "precision_recall",
 ]

@@ -1,13 +1,14 @@
-"""Networks for diffusion, written with flax.nnx and used as pure functions.
+"""Networks written with flax.nnx and used as pure functions.
 
 `apply, params = pure(EDMPrecond(ScoreMLP(2, rngs=nnx.Rngs(0)), sigma_data=1.0))`, and
 from there on `apply(params, x, sigma)` is the denoised x: the losses, samplers and
 training loops of jaxdiv never see a module. `pip install "jaxdiv[train]"` brings flax.
 """
 
+from jaxdiv.networks._icnn import ICNN
 from jaxdiv.networks._mlp import ScoreMLP
 from jaxdiv.networks._precond import EDMPrecond
 from jaxdiv.networks._pure import pure
 from jaxdiv.networks._song_unet import SongUNet
 
-__all__ = ["EDMPrecond", "ScoreMLP", "SongUNet", "pure"]
+__all__ = ["EDMPrecond", "ICNN", "ScoreMLP", "SongUNet", "pure"]
