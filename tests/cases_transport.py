@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -77,6 +78,19 @@ def bad_options(solve):
     )
 
 
+def bad_forms(solve):
+    x = jnp.ones((2, 2))
+    return (
+        Bad(lambda: solve(x, x, eps=1.0, rho_a=0.0), ValueError, ("rho_a", "0.0")),
+        Bad(lambda: solve(x, x, eps=1.0, rho_b=-1.0), ValueError, ("rho_b", "-1.0")),
+        Bad(
+            lambda: solve(x, x, eps=1.0, method="stream", block_size=0),
+            ValueError,
+            ("block_size", "0"),
+        ),
+    )
+
+
 def bad_gap(gap):
     x = jnp.ones((3, 2))
     return (
@@ -116,6 +130,7 @@ def no_checks(name, bad):
     )
 
 
+MESH = jax.make_mesh((1,), ("rows",))
 RESULT = solved(jnp.asarray(X), jnp.asarray(Y))
 CASES = [
     Case(
@@ -128,6 +143,7 @@ CASES = [
             *bad_solve(transport.sinkhorn),
             *bad_weights(transport.sinkhorn),
             *bad_options(transport.sinkhorn),
+            *bad_forms(transport.sinkhorn),
             Bad(
                 lambda: transport.sinkhorn(
                     X, X, eps=1.0, init=(jnp.zeros(5), jnp.zeros(3))
@@ -153,6 +169,11 @@ CASES = [
                 ValueError,
                 ("(0, 3)",),
             ),
+            Bad(
+                lambda: transport.sinkhorn_from_cost(COST, eps=1.0, method="stream"),
+                ValueError,
+                ("method", "stream"),
+            ),
         ),
     ),
     Case(
@@ -164,6 +185,7 @@ CASES = [
             *bad_solve(transport.ot_cost),
             *bad_weights(transport.ot_cost),
             *bad_options(transport.ot_cost),
+            *bad_forms(transport.ot_cost),
         ),
     ),
     Case(
@@ -223,6 +245,71 @@ CASES = [
                 lambda: transport.entropic_map(RESULT, Y[:3], X),
                 ValueError,
                 ("3 points", "4"),
+            ),
+        ),
+    ),
+    Case(
+        "jaxdiv.transport.sinkhorn",
+        lambda x, y, eps: (
+            transport.sinkhorn(
+                x, y, eps=eps, rho_a=1.0, method="stream", block_size=3, **tight(x)
+            ).f
+        ),
+        (X, Y, EPS),
+        order=1,
+        rtol=1e-5,
+    ),
+    Case(
+        "jaxdiv.transport.to_ott_potentials",
+        lambda f, g, z, w, eps: transport.to_ott_potentials(
+            f, g, softmax(z), softmax(w), eps
+        ),
+        (*LOGITS, *LOGITS, EPS),
+        bad=(
+            Bad(
+                lambda: transport.to_ott_potentials(*LOGITS, *LOGITS, 0.0),
+                ValueError,
+                ("eps", "0.0"),
+            ),
+            Bad(
+                lambda: transport.to_ott_potentials(*LOGITS, *LOGITS[::-1], 1.0),
+                ValueError,
+                ("f (5,)", "a (4,)"),
+            ),
+        ),
+    ),
+    Case(
+        "jaxdiv.transport.from_ott_potentials",
+        lambda f, g, z, w, eps: transport.from_ott_potentials(
+            f, g, softmax(z), softmax(w), eps
+        ),
+        (*LOGITS, *LOGITS, EPS),
+        bad=(
+            Bad(
+                lambda: transport.from_ott_potentials(*LOGITS, *LOGITS[::-1], 1.0),
+                ValueError,
+                ("F (5,)", "a (4,)"),
+            ),
+        ),
+    ),
+    no_checks(
+        "to_ott",
+        (Bad(lambda: transport.to_ott(RESULT), ValueError, ("x and y are missing",)),),
+    ),
+    no_checks(
+        "sharded_sinkhorn",
+        (
+            Bad(
+                lambda: transport.sharded_sinkhorn(MESH, "columns", X, Y, eps=1.0),
+                ValueError,
+                ("columns", "rows"),
+            ),
+            Bad(
+                lambda: transport.sharded_sinkhorn(
+                    MESH, "rows", X, Y, eps=1.0, init=None
+                ),
+                TypeError,
+                ("init",),
             ),
         ),
     ),

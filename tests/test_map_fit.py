@@ -36,8 +36,7 @@ def test_the_optimal_map_is_found(name, d, k):
     )
     assert history["status"] == "done"
     error = unexplained(apply, params, x[4096:], y[4096:])
-    assert error <= {2: 1.0, 8: 3.5}[d]  # the best affine maps leave 3.1 and 3.0
-    assert error <= 0.5 * unexplained(lambda _, x: x, None, x[4096:], y[4096:])
+    assert error <= {2: 1.0, 8: 2.5}[d]  # the best affine maps leave 3.1 and 3.0
 
 
 @slow
@@ -169,9 +168,10 @@ def test_networks_of_flax():
 def test_the_default_potential_starts_near_the_map_of_the_moments():
     x, y = (jnp.asarray(z) for z in convex_pair(2, 6, 512))
     init, potential = _icnn_dual.gaussian_icnn(x, 100 * y + 7)
-    slope = jax.grad(lambda x: potential(init(jax.random.key(0)), x).sum())(x)
-    laws = [(z.mean(0), jnp.cov(z.T, bias=True)) for z in (x, 100 * y + 7)]
-    linear = transport.gaussian_map(*laws[0], *laws[1])(x)
+    params = init(jax.random.key(0))
+    slope = jax.jit(jax.grad(lambda x: potential(params, x).sum()))(x)
+    laws = [(z.mean(0), np.cov(z.T, bias=True)) for z in map(np.asarray, (x, y))]
+    linear = 100 * transport.gaussian_map(*laws[0], *laws[1])(x) + 7
     assert jnp.mean((slope - linear) ** 2) < 0.02 * jnp.mean((linear - x) ** 2)
 
 
@@ -228,5 +228,5 @@ def test_icnn_is_convex_whatever_the_weights(depth):
 def test_icnn_starts_near_the_identity():
     apply, params = networks.pure(networks.ICNN(3, rngs=nnx.Rngs(0)))
     x = jax.random.normal(jax.random.key(0), (50, 3))
-    slope = jax.grad(lambda x: apply(params, x).sum())(x)
+    slope = jax.jit(jax.grad(lambda x: apply(params, x).sum()))(x)
     assert abs(slope - x).max() < 0.5

@@ -26,6 +26,7 @@ from jaxdiv.transport._monge_gap import (
     monge_gap_gradient,
 )
 from jaxdiv.transport._otcfm import fit_otcfm
+from jaxdiv.transport._ott import from_ott_potentials, to_ott, to_ott_potentials
 from jaxdiv.transport._pairs import (
     convex_potential_pair,
 )
@@ -33,6 +34,7 @@ from jaxdiv.transport._plan import apply_plan, entropic_map, plan
 from jaxdiv.transport._progressive import (
     progot_map,
 )
+from jaxdiv.transport._sharded import sharded_sinkhorn
 from jaxdiv.transport._sinkhorn import (
     SinkhornResult,
     ot_cost,
@@ -53,6 +55,7 @@ __all__ = [
     "fit_icnn_dual",
     "fit_monge_map",
     "fit_otcfm",
+    "from_ott_potentials",
     "gaussian_map",
     "monge_gap",
     "monge_gap_from_samples",
@@ -62,10 +65,13 @@ __all__ = [
     "progot_map",
     "round_plan",
     "sample_plan",
+    "sharded_sinkhorn",
     "sinkhorn",
     "sinkhorn_divergence",
     "sinkhorn_from_cost",
     "sphere_exp",
     "sphere_geodesic_cost",
     "structured_map",
+    "to_ott",
+    "to_ott_potentials",
 ]

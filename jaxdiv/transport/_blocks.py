@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxdiv import _check
 from jaxdiv.transport._cost import Cost, cost_matrix
 from jaxdiv.typing import Array, PyTree
 
+_HELD_BYTES = 2**29  # a larger matrix of costs is not held unless asked for
 _BLOCK_ENTRIES = 2**20  # of a block, where its size is left open
 
 
@@ -44,17 +46,23 @@ class Points:
 Costs = Matrix | Points
 
 
-def in_blocks(x: Array, y: Array, cost: Cost, block: int | None) -> Points:
-    """Costs of two clouds, never all of them at a time."""
-    if block is None:
-        block = max(1, _BLOCK_ENTRIES // x.shape[0])
-    return Points(x, y, cost, min(block, y.shape[0]))
+def of_points(
+    x: Array, y: Array, cost: Cost, method: str, block_size: int | None
+) -> Costs:
+    """Costs of two clouds, held unless "stream" is asked for or they are many."""
+    if block_size is not None:
+        _check.in_range(1, closed=True, block_size=block_size)
+    n, m = x.shape[0], y.shape[0]
+    held = n * m * x.dtype.itemsize <= _HELD_BYTES
+    if method != "stream" and (held or method != "auto"):
+        return Matrix(cost_matrix(x, y, cost))
+    return Points(x, y, cost, min(m, block_size or max(1, _BLOCK_ENTRIES // n)))
 
 
 def size(costs: Costs) -> tuple[int, int]:
     """Numbers of rows and columns."""
     if isinstance(costs, Matrix):
-        return costs.C.shape
+        return costs.C.shape[0], costs.C.shape[1]
     return costs.x.shape[0], costs.y.shape[0]
 
 

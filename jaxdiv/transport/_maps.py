@@ -110,14 +110,14 @@ def fit_monge_map(
         )
         gap = jnp.zeros_like(fit)
         if lam > 0:
-            gap, _ = gap_and_result(
+            gap = gap_and_result(
                 x,
                 image,
                 cost=cost,
                 eps=gap_scale,
                 kind=kind,
                 threshold=THRESHOLD,
-            )
+            )[0]
         return fit + lam * gap, {"fit": fit, "gap": gap}
 
     params, history = train(

@@ -4,15 +4,17 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv import _check
-from jaxdiv.transport import _solver
+from jaxdiv.transport import _blocks, _solver
 from jaxdiv.transport._cost import GroundCost, clouds, cost_matrix
 from jaxdiv.transport._sinkhorn import SinkhornResult
 from jaxdiv.typing import Array, ArrayLike
 
 
-def _costs(result: SinkhornResult, x: ArrayLike | None, y: ArrayLike | None) -> Array:
+def _costs(
+    result: SinkhornResult, x: ArrayLike | None, y: ArrayLike | None, method: str
+) -> _blocks.Costs:
     if not isinstance(result.cost, GroundCost):
-        return result.cost
+        return _blocks.Matrix(result.cost)
     if x is None or y is None:
         raise ValueError("x and y are missing; the result was solved from points.")
     x, y = clouds(x, y)
@@ -22,7 +24,7 @@ def _costs(result: SinkhornResult, x: ArrayLike | None, y: ArrayLike | None) -> 
             f"x has {x.shape[0]} points and y {y.shape[0]}; expected {shape[0]} and "
             f"{shape[1]}, those of the result."
         )
-    return cost_matrix(x, y, result.cost.function)
+    return _blocks.of_points(x, y, result.cost.function, method, None)
 
 
 def plan(
@@ -58,9 +60,12 @@ def plan(
     References:
       Cuturi, 2013, arXiv:1306.0895, lemma 2.
     """
-    C = _costs(result, x, y)
-    density = jnp.exp(_solver.exponent(result.f, result.g, C, result.eps))
-    return result.a[:, None] * density * result.b
+    f, g, a, b, eps = result.f, result.g, result.a, result.b, result.eps
+
+    def body(C: Array) -> tuple[tuple, Array]:
+        return (), (a[:, None] * jnp.exp(_solver.exponent(f, g, C, eps)) * b).T
+
+    return _blocks.fold(_costs(result, x, y, "kernel"), body)[1].T
 
 
 def apply_plan(
@@ -71,6 +76,8 @@ def apply_plan(
     axis: int,
 ) -> Array:
     """Product of the plan, or its transpose, with vectors.
+
+    Beyond 512 MiB of costs they are computed block by block, in memory O(n + m).
 
     Args:
       result: what `sinkhorn` or `sinkhorn_from_cost` returned.
@@ -99,12 +106,26 @@ def apply_plan(
     """
     _check.one_of("axis", axis, (0, 1))
     (v,) = _check.floating(v=v)
-    P = plan(result, x, y)
-    if not v.ndim or v.shape[0] != P.shape[axis]:
-        raise ValueError(
-            f"v has shape {v.shape}; expected a leading axis of {P.shape[axis]}."
-        )
-    return jnp.matmul(P if axis == 1 else P.T, v, precision="highest")
+    costs = _costs(result, x, y, "auto")
+    count = _blocks.size(costs)[axis]
+    if not v.ndim or v.shape[0] != count:
+        raise ValueError(f"v has shape {v.shape}; expected a leading axis of {count}.")
+    f, g, a, b, eps = result.f, result.g, result.a, result.b, result.eps
+
+    def weighted(weights: Array, v: Array) -> Array:
+        return weights.reshape(-1, *(1,) * (v.ndim - 1)) * v
+
+    def to_rows(C: Array, g: Array, b: Array, v: Array) -> tuple[Array, tuple]:
+        E = jnp.exp(_solver.exponent(f, g, C, eps))
+        return jnp.matmul(E, weighted(b, v), precision="highest"), ()
+
+    def to_columns(C: Array, g: Array, b: Array) -> tuple[tuple, Array]:
+        E = jnp.exp(_solver.exponent(f, g, C, eps))
+        return (), weighted(b, jnp.matmul(E.T, weighted(a, v), precision="highest"))
+
+    if axis == 1:
+        return weighted(a, _blocks.fold(costs, to_rows, g, b, v)[0])
+    return _blocks.fold(costs, to_columns, g, b)[1]
 
 
 def entropic_map(result: SinkhornResult, y: ArrayLike, x_new: ArrayLike) -> Array:

@@ -13,17 +13,10 @@ from jaxdiv import _check
 from jaxdiv._numerics import exp_remainder
 from jaxdiv.transport import _blocks, _derivative, _solver
 from jaxdiv.transport._blocks import Costs, Matrix
-from jaxdiv.transport._cost import (
-    Cost,
-    GroundCost,
-    check_cost,
-    clouds,
-    cost_matrix,
-)
+from jaxdiv.transport._cost import Cost, GroundCost, check_cost, clouds
 from jaxdiv.typing import Array, ArrayLike
 
 _METHODS = ("auto", "kernel", "log", "stream")
-_HELD_BYTES = 2**29  # a larger matrix of costs is not held unless asked for
 _MASS_TOLERANCE = 1e-4  # relative difference of the two total masses
 
 
@@ -52,6 +45,8 @@ class SinkhornResult(NamedTuple):
       a: weights of x.
       b: weights of y.
       eps: strength of the regularisation.
+      rho_a: price of another first marginal, inf where it is held.
+      rho_b: price of another second marginal.
       cost: the ground cost, or the cost matrix where one was given.
     """
 
@@ -69,6 +64,8 @@ class SinkhornResult(NamedTuple):
     a: Array
     b: Array
     eps: Array
+    rho_a: Array
+    rho_b: Array
     cost: GroundCost | Array
 
 
@@ -157,21 +154,10 @@ def sinkhorn(
     check_cost(cost)
     x, y = clouds(x, y)
     options = _options(threshold, max_iterations, method, momentum)
-    costs = _costs(x, y, cost, method, block_size)
+    costs = _blocks.of_points(x, y, cost, method, block_size)
     data = _data(costs, a, b, eps, rho_a, rho_b)
     result = _checked_solve(data, init, threshold, options)
     return result._replace(cost=GroundCost(cost))
-
-
-def _costs(
-    x: Array, y: Array, cost: Cost, method: str, block_size: int | None
-) -> Costs:
-    if block_size is not None:
-        _check.in_range(1, closed=True, block_size=block_size)
-    held = x.shape[0] * y.shape[0] * x.dtype.itemsize <= _HELD_BYTES
-    if method == "stream" or (method == "auto" and not held):
-        return _blocks.in_blocks(x, y, cost, block_size)
-    return Matrix(cost_matrix(x, y, cost))
 
 
 def sinkhorn_from_cost(
@@ -341,7 +327,8 @@ def self_cost(
     """Entropic cost between a cloud and itself, whose two potentials are one."""
     check_cost(cost)
     options = _options(threshold, max_iterations, method, "auto")
-    data = _data(_costs(x, x, cost, method, block_size), a, a, eps, rho, rho)
+    costs = _blocks.of_points(x, x, cost, method, block_size)
+    data = _data(costs, a, a, eps, rho, rho)
     options = options._replace(symmetric=True)
     return _checked_solve(data, None, threshold, options).reg_ot_cost
 
@@ -390,10 +377,9 @@ def _data(
     costs = jax.tree.map(lambda z: z.astype(scale.dtype), costs)
     held = all(isinstance(r, float) and math.isinf(r) for r in (rho_a, rho_b))
     _check_concrete_weights(a, b, held=held)
-    softness = tuple(1 / jnp.asarray(r, scale.dtype) for r in (rho_a, rho_b))
-    return _derivative.Data(
-        costs, a, b, jnp.asarray(eps, scale.dtype), None if held else softness
-    )
+    eps, rho_a, rho_b = (jnp.asarray(z, scale.dtype) for z in (eps, rho_a, rho_b))
+    softness = None if held else (1 / rho_a, 1 / rho_b)
+    return _derivative.Data(costs, a, b, eps, softness)
 
 
 def _check_concrete_weights(a: Array, b: Array, *, held: bool) -> None:
@@ -460,6 +446,8 @@ def _solve(
         a=a,
         b=b,
         eps=eps,
+        rho_a=jnp.full_like(eps, jnp.inf) if softness is None else 1 / softness[0],
+        rho_b=jnp.full_like(eps, jnp.inf) if softness is None else 1 / softness[1],
         cost=costs.C if isinstance(costs, Matrix) else jnp.zeros(()),
     )
 

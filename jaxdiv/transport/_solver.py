@@ -247,7 +247,7 @@ def _start(problem: Problem, g: Array | None) -> tuple[Array, Array, Array]:
     Normalising the rows alone would let the column of an outlier underflow.
     """
     costs, a, b = problem.costs, problem.a, problem.b
-    g = jnp.zeros_like(b) if g is None else g
+    start = jnp.zeros_like(b) if g is None else g
 
     def over_columns(C: Array, g: Array, b: Array) -> tuple[Array, tuple]:
         return jnp.min(C - g, 1, where=b > 0, initial=jnp.inf), ()
@@ -259,16 +259,16 @@ def _start(problem: Problem, g: Array | None) -> tuple[Array, Array, Array]:
     f, _ = _blocks.fold(
         costs,
         over_columns,
-        g,
+        start,
         b,
         combine=jnp.minimum,
         start=jnp.full_like(a, jnp.inf),
     )
     feasible = jnp.all((f != jnp.inf) | (a == 0))
     f = jnp.where(f == jnp.inf, 0, f)
-    _, g = _blocks.fold(costs, over_rows)
-    feasible &= jnp.all((g != jnp.inf) | (b == 0))
-    return f, jnp.where(g == jnp.inf, 0, g), feasible
+    g_next = _blocks.fold(costs, over_rows)[1]
+    feasible &= jnp.all((g_next != jnp.inf) | (b == 0))
+    return f, jnp.where(g_next == jnp.inf, 0, g_next), feasible
 
 
 def _log_range(x: Array, share: float) -> float:
@@ -287,56 +287,82 @@ def _steps(f: Array, g: Array, problem: Problem, method: str) -> _Steps:
     if method == "kernel" and isinstance(costs, Matrix):
         return _held_steps(jnp.exp(exponent(f, g, costs.C, eps)), row, column)
 
-    # A block of columns: from u its v, and from that its share of the next u.
-    if method == "kernel":
+    way = _kernel_way(a) if method == "kernel" else _log_way(a)
+    neutral = jnp.full_like(f, way.neutral)
 
-        def block(C: Array, g: Array) -> Array:
-            return jnp.exp(exponent(f, g, C, eps))
+    def block(C: Array, g: Array) -> Array:
+        return way.kernel(exponent(f, g, C, eps))
 
-        def transform(K: Array, u: Array) -> Array:
-            return -jnp.log(_product(a * jnp.exp(u), K))
-
-        def share(K: Array, b: Array, v: Array) -> Array:
-            return _product(K, b * jnp.exp(v))
-
-        fold, finish = {}, lambda total: -jnp.log(total)
-    else:
-
-        def block(C: Array, g: Array) -> Array:
-            return exponent(f, g, C, eps)
-
-        def transform(M: Array, u: Array) -> Array:
-            return -jax.nn.logsumexp(M + (jnp.log(a) + u)[:, None], 0)
-
-        def share(M: Array, b: Array, v: Array) -> Array:
-            return jax.nn.logsumexp(M + (jnp.log(b) + v), 1)
-
-        fold = {"combine": jnp.logaddexp, "start": jnp.full_like(f, -jnp.inf)}
-        finish = jnp.negative
+    def over_blocks(body: Callable, *columns: Array) -> tuple:
+        combine = {"combine": way.combine, "start": neutral}
+        return _blocks.fold(costs, body, *columns, **combine)
 
     def rows(v: Array) -> Array:
         def body(C: Array, g: Array, b: Array, v: Array) -> tuple[Array, tuple]:
-            return share(block(C, g), b, v), ()
+            return way.to_rows(block(C, g), b, v), ()
 
-        return row.damped(finish(_blocks.fold(costs, body, g, b, v, **fold)[0]))
+        return row.damped(way.finish(over_blocks(body, g, b, v)[0]))
 
     def columns(u: Array) -> Array:
         def body(C: Array, g: Array) -> tuple[tuple, Array]:
-            return (), transform(block(C, g), u)
+            return (), way.to_columns(block(C, g), u)
 
         return column.damped(_blocks.fold(costs, body, g)[1])
 
     def both(u: Array, v: Array, momentum: Array) -> tuple[Array, Array, Array]:
         def body(C: Array, g: Array, b: Array, v: Array) -> tuple[Array, tuple]:
             K, side = block(C, g), _Side(b, g / eps, soft_b)
-            v_next = side.damped(transform(K, u))
+            v_next = side.damped(way.to_columns(K, u))
             v = side.relaxed(v, v_next, momentum)
-            return share(K, b, v), (v, v_next)
+            return way.to_rows(K, b, v), (v, v_next)
 
-        total, (v, v_next) = _blocks.fold(costs, body, g, b, v, **fold)
-        return v, v_next, row.damped(finish(total))
+        total, (v, v_next) = over_blocks(body, g, b, v)
+        return v, v_next, row.damped(way.finish(total))
 
     return _Steps(row, column, rows, columns, both)
+
+
+class _Way(NamedTuple):
+    """How to take the half-steps on a block of columns.
+
+    Attributes:
+      kernel: of the exponents M.
+      to_columns: (kernel, u) -> the next v of its columns.
+      to_rows: (kernel, b, v) -> its share of the next u.
+      combine: two shares.
+      neutral: the share of nothing.
+      finish: all shares -> the next u.
+    """
+
+    kernel: Callable[[Array], Array]
+    to_columns: Callable[[Array, Array], Array]
+    to_rows: Callable[[Array, Array, Array], Array]
+    combine: Callable[[Array, Array], Array]
+    neutral: float
+    finish: Callable[[Array], Array]
+
+
+def _kernel_way(a: Array) -> _Way:
+    return _Way(
+        kernel=jnp.exp,
+        to_columns=lambda K, u: -jnp.log(_product(a * jnp.exp(u), K)),
+        to_rows=lambda K, b, v: _product(K, b * jnp.exp(v)),
+        combine=jnp.add,
+        neutral=0.0,
+        finish=lambda total: -jnp.log(total),
+    )
+
+
+def _log_way(a: Array) -> _Way:
+    lse = jax.nn.logsumexp
+    return _Way(
+        kernel=lambda M: M,
+        to_columns=lambda M, u: -lse(M + (jnp.log(a) + u)[:, None], 0),
+        to_rows=lambda M, b, v: lse(M + (jnp.log(b) + v), 1),
+        combine=jnp.logaddexp,
+        neutral=-math.inf,
+        finish=jnp.negative,
+    )
 
 
 def _held_steps(K: Array, row: _Side, column: _Side) -> _Steps:

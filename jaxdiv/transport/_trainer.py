@@ -51,9 +51,11 @@ def residual_mlp(dim: int, dtype: Any) -> Net:
     return init, lambda params, x: x + apply(params, x)
 
 
-def adam(rate: float, steps: int, **options: float) -> optax.GradientTransformation:
+def adam(
+    rate: float, steps: int, *, b1: float = 0.9, b2: float = 0.999
+) -> optax.GradientTransformation:
     """Adam whose rate decays to 0 by a cosine."""
-    return optax.adam(optax.cosine_decay_schedule(rate, steps), **options)
+    return optax.adam(optax.cosine_decay_schedule(rate, steps), b1=b1, b2=b2)
 
 
 def inputs(
