@@ -102,6 +102,9 @@ def to_ott(
 ) -> "SinkhornOutput":
     """The result as the `SinkhornOutput` that ott-jax's own solver returns.
 
+    With soft marginals the plan is the one that was solved for, while ott-jax's own
+    problem has the plan's entropy where ours has KL(P || a b^T): another optimum.
+
     Args:
       res: what `sinkhorn` or `sinkhorn_from_cost` returned.
       x: the points that it was solved for; not needed where a cost matrix was given.

@@ -63,6 +63,7 @@ def sharded_sinkhorn(
     n = x.shape[0]
     fill = -n % mesh.shape[axis_name]
     a = jnp.full(n, 1 / n, x.dtype) if a is None else jnp.asarray(a)
+    mesh = Mesh(mesh.devices, mesh.axis_names)  # the compiler places the sums
     rows = NamedSharding(mesh, PartitionSpec(axis_name))
     everywhere = NamedSharding(mesh, PartitionSpec())
     x = jax.device_put(jnp.pad(x, [(0, fill), (0, 0)], mode="edge"), rows)

@@ -459,11 +459,13 @@ class _Rounded(NamedTuple):
       column: its second marginal over the weights.
       row_left: what it lacks of the first.
       cost_left: the costs of each column, weighted by `row_left`.
+      forbidden: what of `row_left` may not go to each column.
     """
 
     column: Array
     row_left: Array
     cost_left: Array
+    forbidden: Array
 
 
 def _primal(
@@ -478,14 +480,18 @@ def _primal(
     cut = jax.lax.stop_gradient(a * jnp.exp(-excess))
     left = jax.lax.stop_gradient(a * jnp.maximum(-jnp.expm1(log_excess), 0))
 
-    def body(C: Array, g: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    def body(C: Array, g: Array, b: Array) -> tuple[Array, tuple[Array, ...]]:
         E = jnp.exp(_solver.exponent(f, g, C, eps))
-        finite = jnp.where(jnp.isposinf(C), 0, C)
-        lost = left @ jax.lax.stop_gradient(finite) if softness is None else b
-        return a @ (E * finite) @ b, (cut @ jax.lax.stop_gradient(E), lost)
+        forbidden = jnp.isposinf(C)
+        finite = jnp.where(forbidden, 0, C)
+        primal = a @ (E * finite) @ b
+        E, finite = jax.lax.stop_gradient((E, finite))
+        if softness is not None:
+            return primal, (cut @ E, b, b)
+        return primal, (cut @ E, left @ finite, left @ forbidden)
 
-    primal, (column, cost_left) = _blocks.fold(data.costs, body, g, data.b)
-    return primal, _Rounded(column, left, cost_left)
+    primal, (column, *lost) = _blocks.fold(data.costs, body, g, data.b)
+    return primal, _Rounded(column, left, *lost)
 
 
 def _duality_gap(
@@ -531,7 +537,9 @@ def _duality_gap(
     entropy -= jnp.vdot(kept, jnp.maximum(log_excess, 0))
     entropy += _cross_entropy(da, a) + _cross_entropy(db, b)
     moved = jnp.vdot(db, rounded.cost_left) / delta - jnp.vdot(da, f) - jnp.vdot(db, g)
-    return jnp.where(nothing, 0, jnp.maximum(moved + eps * entropy, 0))
+    gap = jnp.where(nothing, 0, jnp.maximum(moved + eps * entropy, 0))
+    blocked = jnp.vdot(db, rounded.forbidden) / delta
+    return jnp.where(blocked > 10 * jnp.finfo(a.dtype).eps * total, jnp.inf, gap)
 
 
 def _rounding(data: _derivative.Data, f: Array, g: Array) -> Array:
