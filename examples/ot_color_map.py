@@ -119,6 +119,7 @@ def fit(
             y,
             cost=cost,
             lam=lam,
+            kind="entropy",
             steps=steps,
             on_chunk=show,
         )
