@@ -20,7 +20,7 @@ from jaxdiv._numerics import exp_remainder_ratio
 from jaxdiv.implicit._primitive import implicit_identity
 from jaxdiv.transport import _blocks
 from jaxdiv.transport._blocks import Costs, Matrix
-from jaxdiv.transport._solver import exponent
+from jaxdiv.transport._half_steps import exponent
 from jaxdiv.typing import Array
 
 Potentials = tuple[Array, Array]

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv import _check
-from jaxdiv.transport import _blocks, _solver
+from jaxdiv.transport import _blocks
 from jaxdiv.transport._cost import GroundCost, clouds, cost_matrix
+from jaxdiv.transport._half_steps import exponent
 from jaxdiv.transport._sinkhorn import SinkhornResult
 from jaxdiv.typing import Array, ArrayLike
 
@@ -63,7 +64,7 @@ def plan(
     f, g, a, b, eps = result.f, result.g, result.a, result.b, result.eps
 
     def body(C: Array) -> tuple[tuple, Array]:
-        return (), (a[:, None] * jnp.exp(_solver.exponent(f, g, C, eps)) * b).T
+        return (), (a[:, None] * jnp.exp(exponent(f, g, C, eps)) * b).T
 
     return _blocks.fold(_costs(result, x, y, "kernel"), body)[1].T
 
@@ -116,11 +117,11 @@ def apply_plan(
         return weights.reshape(-1, *(1,) * (v.ndim - 1)) * v
 
     def to_rows(C: Array, g: Array, b: Array, v: Array) -> tuple[Array, tuple]:
-        E = jnp.exp(_solver.exponent(f, g, C, eps))
+        E = jnp.exp(exponent(f, g, C, eps))
         return jnp.matmul(E, weighted(b, v), precision="highest"), ()
 
     def to_columns(C: Array, g: Array, b: Array) -> tuple[tuple, Array]:
-        E = jnp.exp(_solver.exponent(f, g, C, eps))
+        E = jnp.exp(exponent(f, g, C, eps))
         return (), weighted(b, jnp.matmul(E.T, weighted(a, v), precision="highest"))
 
     if axis == 1:

@@ -7,11 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import entr
 
 from jaxdiv import _check
-from jaxdiv._numerics import exp_remainder
-from jaxdiv.transport import _blocks, _derivative, _solver
+from jaxdiv.transport import _blocks, _derivative, _gap, _half_steps, _solver
 from jaxdiv.transport._blocks import Costs, Matrix
 from jaxdiv.transport._cost import Cost, GroundCost, check_cost, clouds
 from jaxdiv.typing import Array, ArrayLike
@@ -404,7 +402,7 @@ def _solve(
     options: _solver.Options,
 ) -> SinkhornResult:
     fixed, init = jax.lax.stop_gradient((data, init))
-    solution = _solver.solve(_solver.Problem(*fixed, threshold), init, options)
+    solution = _solver.solve(_half_steps.Problem(*fixed, threshold), init, options)
     potentials = _derivative.attach_potentials((solution.f, solution.g), data)
     costs, a, b, eps, softness = data
     if softness is None:
@@ -416,7 +414,7 @@ def _solve(
     f, g = potentials
     value = _derivative.dual_value(data, potentials, mass)
     value = _derivative.attach_cost(value, data, potentials)
-    primal, rounded = _primal(data, potentials, solution.log_excess)
+    primal, rounded = _gap.primal_cost(data, potentials, solution.log_excess)
 
     valid = _is_valid(fixed) & (fixed.eps > 0)
     solved = valid & (solution.error < jnp.inf)
@@ -427,10 +425,10 @@ def _solve(
 
     error = settled(solution.error + _rounding(fixed, f, g))
     value = settled(value)
-    gap = _duality_gap(fixed, (f, g), solution.log_excess, rounded)
+    gap = _gap.duality_gap(fixed, (f, g), solution.log_excess, rounded)
     row = a if softness is None else a * jnp.exp(-softness[0] * f)
     column = b if softness is None else b * jnp.exp(-softness[1] * g)
-    entropic = _cross_entropy(row, a) + _cross_entropy(column, b)
+    entropic = _gap.cross_entropy(row, a) + _gap.cross_entropy(column, b)
     return SinkhornResult(
         f=f,
         g=g,
@@ -452,96 +450,6 @@ def _solve(
     )
 
 
-class _Rounded(NamedTuple):
-    """Marginals of the plan with the excess of its rows cut off.
-
-    Attributes:
-      column: its second marginal over the weights.
-      row_left: what it lacks of the first.
-      cost_left: the costs of each column, weighted by `row_left`.
-      forbidden: what of `row_left` may not go to each column.
-    """
-
-    column: Array
-    row_left: Array
-    cost_left: Array
-    forbidden: Array
-
-
-def _primal(
-    data: _derivative.Data, potentials: tuple[Array, Array], log_excess: Array
-) -> tuple[Array, _Rounded]:
-    """The transport cost, and what the duality gap needs, in one pass over pairs."""
-    f, g = potentials
-    a, eps, softness = data.a, data.eps, data.softness
-    excess = jnp.maximum(log_excess, 0)
-    if softness is not None:
-        excess = jnp.where(softness[0] == 0, log_excess, 0)
-    cut = jax.lax.stop_gradient(a * jnp.exp(-excess))
-    left = jax.lax.stop_gradient(a * jnp.maximum(-jnp.expm1(log_excess), 0))
-
-    def body(C: Array, g: Array, b: Array) -> tuple[Array, tuple[Array, ...]]:
-        E = jnp.exp(_solver.exponent(f, g, C, eps))
-        forbidden = jnp.isposinf(C)
-        finite = jnp.where(forbidden, 0, C)
-        primal = a @ (E * finite) @ b
-        E, finite = jax.lax.stop_gradient((E, finite))
-        if softness is not None:
-            return primal, (cut @ E, b, b)
-        return primal, (cut @ E, left @ finite, left @ forbidden)
-
-    primal, (column, *lost) = _blocks.fold(data.costs, body, g, data.b)
-    return primal, _Rounded(column, left, *lost)
-
-
-def _duality_gap(
-    data: _derivative.Data,
-    potentials: tuple[Array, Array],
-    log_excess: Array,
-    rounded: _Rounded,
-) -> Array:
-    r"""Objective of a plan that is feasible, less the dual value.
-
-    Where both marginals are held, the plan is cut down to rows of mass a or less, and
-    what is then missing, da and db, comes back as :math:`da\,db^\top/\delta`. The
-    entropy of that sum is bounded by the entropies of its parts (log-sum inequality),
-    so that no pass over pairs is needed.
-
-    References:
-      Altschuler, Weed and Rigollet, 2017, arXiv:1705.09634.
-    """
-    _, a, b, eps, softness = data
-    f, g = potentials
-    if softness is not None:
-        # Of the marginals of the plan, or of the one with exact rows, one is off; with
-        # h the log of its excess the objective has (h e^h - e^h + 1) target / softness.
-        held = softness[0] == 0
-        target = b * jnp.exp(-softness[1] * g)
-        h = jnp.log(rounded.column) + softness[1] * g
-        columns_off = jnp.vdot(target, h * jnp.exp(h) - jnp.expm1(h))
-        columns_off = jnp.where(columns_off > 0, columns_off / softness[1], 0)
-        target, h = a * jnp.exp(-softness[0] * f), log_excess
-        rows_off = jnp.vdot(target, h * jnp.exp(h) - jnp.expm1(h))
-        rows_off /= jnp.where(held, 1, softness[0])
-        return jnp.where(
-            held, columns_off + eps * jnp.vdot(a, exp_remainder(h)), rows_off
-        )
-    da, db = rounded.row_left, b * jnp.maximum(1 - rounded.column, 0)
-    delta, total = jnp.sum(da), jnp.sum(a)
-    nothing = delta <= 0
-    delta = jnp.where(nothing, 1, delta)
-    kept = a * jnp.minimum(jnp.exp(log_excess), 1)
-    share = delta / total
-    entropy = entr(delta) + total * entr(share) - entr(da).sum() - entr(db).sum()
-    entropy -= (total - delta) * jnp.log1p(-jnp.minimum(share, 1 - 1e-6))
-    entropy -= jnp.vdot(kept, jnp.maximum(log_excess, 0))
-    entropy += _cross_entropy(da, a) + _cross_entropy(db, b)
-    moved = jnp.vdot(db, rounded.cost_left) / delta - jnp.vdot(da, f) - jnp.vdot(db, g)
-    gap = jnp.where(nothing, 0, jnp.maximum(moved + eps * entropy, 0))
-    blocked = jnp.vdot(db, rounded.forbidden) / delta
-    return jnp.where(blocked > 10 * jnp.finfo(a.dtype).eps * total, jnp.inf, gap)
-
-
 def _rounding(data: _derivative.Data, f: Array, g: Array) -> Array:
     """What the plan owes to the rounding of f and g, which the iteration cannot see."""
     size = jnp.vdot(data.a, jnp.abs(f)) + jnp.vdot(data.b, jnp.abs(g))
@@ -554,9 +462,3 @@ def _is_valid(data: _derivative.Data) -> Array:
         return valid & (data.softness[0] >= 0) & (data.softness[1] >= 0)
     mass_a, mass_b = jnp.sum(data.a), jnp.sum(data.b)
     return valid & (jnp.abs(mass_a - mass_b) <= _MASS_TOLERANCE * mass_a)
-
-
-def _cross_entropy(p: Array, q: Array) -> Array:
-    """The sum of -p log q, without the atoms where q is 0."""
-    live = q > 0
-    return -jnp.sum(jnp.where(live, p * jnp.log(jnp.where(live, q, 1)), 0))

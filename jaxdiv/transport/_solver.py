@@ -1,30 +1,19 @@
 """Sinkhorn's iteration: numbers in, numbers out, no derivative.
 
 The unknowns are held as logarithms in units of eps, relative to absorbed potentials:
-`f = f0 + eps * u`, `g = g0 + eps * v`. With M = (f0 + g0 - C)/eps the half-steps are
-
-    u <- -log sum_j b_j exp(M_ij + v_j),    v <- -log sum_i a_i exp(M_ij + u_i)
-
-and there are two ways to take them. "kernel" takes the exponential of M alone: a
-half-step is then one matrix-vector product, with a kernel that is built once where the
-costs are held, and block by block where they are not. "log" leaves u and v in the
-exponent: slower, and safe whatever the range of M. All else is shared, and "kernel"
-takes a step of "log" where a product left the range of the dtype.
-
-A marginal that is only penalised, by rho KL(. | a), has the half-step damped to
-f <- f/(1 + eps/rho) of the plain one.
+`f = f0 + eps * u`, `g = g0 + eps * v`. The half-steps are those of `_half_steps`, by
+way of "kernel" or of "log"; "kernel" takes a step of "log" where a product left the
+range of the dtype.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._numerics import exp_remainder, exp_remainder_ratio
 from jaxdiv.transport import _blocks
-from jaxdiv.transport._blocks import Costs, Matrix
+from jaxdiv.transport._half_steps import Problem, Steps, half_steps, log_range
 from jaxdiv.typing import Array
 
 CHECK_EVERY = 5  # iterations between two looks at the error
@@ -49,26 +38,6 @@ class Options(NamedTuple):
     symmetric: bool = False
 
 
-class Problem(NamedTuple):
-    """What is to be solved.
-
-    Attributes:
-      costs: of all pairs.
-      a: weights of the rows.
-      b: weights of the columns.
-      eps: strength of the regularisation.
-      softness: 1/rho_a and 1/rho_b, or None where both marginals are held.
-      threshold: error at which to stop.
-    """
-
-    costs: Costs
-    a: Array
-    b: Array
-    eps: Array
-    softness: tuple[Array, Array] | None
-    threshold: Array
-
-
 class Solution(NamedTuple):
     """Where the iteration ended.
 
@@ -89,79 +58,6 @@ class Solution(NamedTuple):
     n_iters: Array
     errors: Array
     feasible: Array
-
-
-class _Side(NamedTuple):
-    """One marginal, as the unknown u of its potential `eps * (base + u)` sees it."""
-
-    weight: Array
-    base: Array
-    softness: Array | None  # eps / rho
-
-    def damped(self, plain: Array) -> Array:
-        """The half-step, from that of a marginal which is held."""
-        # An atom with neither mass nor partner has no potential: any number will do.
-        plain = jnp.where((self.weight == 0) & (plain == jnp.inf), 0, plain)
-        if self.softness is None:
-            return plain
-        return (plain - self.softness * self.base) / (1 + self.softness)
-
-    def target(self, u: Array) -> Array:
-        """What the marginal should be."""
-        if self.softness is None:
-            return self.weight
-        return self.weight * jnp.exp(-self.softness * (self.base + u))
-
-    def log_excess(self, u: Array, u_next: Array) -> Array:
-        """Log of the marginal over its target, from the half-step u -> u_next."""
-        gap = u - u_next
-        return gap if self.softness is None else gap * (1 + self.softness)
-
-    def error(self, u: Array, u_next: Array) -> Array:
-        """L1 distance of the marginal from its target."""
-        log_excess = jnp.minimum(self.log_excess(u, u_next), _log_range(u, 0.8))
-        return jnp.sum(self.target(u) * jnp.abs(jnp.expm1(log_excess)))
-
-    def relaxed(self, u: Array, u_next: Array, momentum: Array) -> Array:
-        """Over-relaxed half-step, plain where that would not raise the dual enough.
-
-        With R(d) = exp(d) - 1 - d the plain step over d raises the dual by
-        <weight, R(d)>, the relaxed one by <weight, R(d) - R((1 - momentum) d)>. To ask
-        for half of what the quadratic part of R promises makes the iteration converge
-        from anywhere. A soft marginal adds R(-s d)/s to R(d), s its softness.
-
-        References:
-          Thibault et al., 2017, arXiv:1711.01851.
-        """
-        d = u - u_next
-        beyond = 1 - momentum
-        lost = self._loss(beyond * d) - (1 + beyond**2) / 2 * self._loss(d)
-        safe = jnp.sum(self.target(u_next) * lost) <= 0
-        return u - jnp.where(safe, momentum, 1) * d
-
-    def _loss(self, d: Array) -> Array:
-        if self.softness is None:
-            return exp_remainder(d)
-        s = self.softness
-        return exp_remainder(d) + s * d * d * exp_remainder_ratio(-s * d)
-
-
-class _Steps(NamedTuple):
-    """The half-steps at fixed absorbed potentials.
-
-    Attributes:
-      row: what belongs to u.
-      column: what belongs to v.
-      rows: v -> the next u.
-      columns: u -> the next v.
-      both: (u, v, momentum) -> v, the v that it was relaxed to reach, the next u.
-    """
-
-    row: _Side
-    column: _Side
-    rows: Callable[[Array], Array]
-    columns: Callable[[Array], Array]
-    both: Callable[[Array, Array, Array], tuple[Array, Array, Array]]
 
 
 class _Outer(NamedTuple):
@@ -189,17 +85,6 @@ class _Inner(NamedTuple):
     waited: Array  # looks since the best error
     finite: Array
     in_reach: Array
-
-
-def exponent(f: Array, g: Array, C: Array, eps: Array) -> Array:
-    """(f + g - C)/eps, bounded so that its exponential is finite.
-
-    No pair of which one weight is positive comes near the bound. A forbidden pair
-    gets -inf, and a derivative of 0 instead of inf - inf.
-    """
-    allowed = ~jnp.isposinf(C)
-    slack = f[:, None] + g - jnp.where(allowed, C, 0)
-    return jnp.where(allowed, jnp.minimum(slack / eps, _log_range(C, 0.8)), -jnp.inf)
 
 
 def solve(
@@ -271,121 +156,13 @@ def _start(problem: Problem, g: Array | None) -> tuple[Array, Array, Array]:
     return f, jnp.where(g_next == jnp.inf, 0, g_next), feasible
 
 
-def _log_range(x: Array, share: float) -> float:
-    return share * math.log(jnp.finfo(x.dtype).max)
-
-
 def _reach(x: Array, method: str) -> float:
     """Bound on |u| and |v| before they are absorbed: K keeps its range up to it."""
-    return _log_range(x, 1 / 3) if method == "kernel" else math.inf
-
-
-def _steps(f: Array, g: Array, problem: Problem, method: str) -> _Steps:
-    costs, a, b, eps, softness, _ = problem
-    soft_a, soft_b = (None, None) if softness is None else (eps * s for s in softness)
-    row, column = _Side(a, f / eps, soft_a), _Side(b, g / eps, soft_b)
-    if method == "kernel" and isinstance(costs, Matrix):
-        return _held_steps(jnp.exp(exponent(f, g, costs.C, eps)), row, column)
-
-    way = _kernel_way(a) if method == "kernel" else _log_way(a)
-    neutral = jnp.full_like(f, way.neutral)
-
-    def block(C: Array, g: Array) -> Array:
-        return way.kernel(exponent(f, g, C, eps))
-
-    def over_blocks(body: Callable, *columns: Array) -> tuple:
-        combine = {"combine": way.combine, "start": neutral}
-        return _blocks.fold(costs, body, *columns, **combine)
-
-    def rows(v: Array) -> Array:
-        def body(C: Array, g: Array, b: Array, v: Array) -> tuple[Array, tuple]:
-            return way.to_rows(block(C, g), b, v), ()
-
-        return row.damped(way.finish(over_blocks(body, g, b, v)[0]))
-
-    def columns(u: Array) -> Array:
-        def body(C: Array, g: Array) -> tuple[tuple, Array]:
-            return (), way.to_columns(block(C, g), u)
-
-        return column.damped(_blocks.fold(costs, body, g)[1])
-
-    def both(u: Array, v: Array, momentum: Array) -> tuple[Array, Array, Array]:
-        def body(C: Array, g: Array, b: Array, v: Array) -> tuple[Array, tuple]:
-            K, side = block(C, g), _Side(b, g / eps, soft_b)
-            v_next = side.damped(way.to_columns(K, u))
-            v = side.relaxed(v, v_next, momentum)
-            return way.to_rows(K, b, v), (v, v_next)
-
-        total, (v, v_next) = over_blocks(body, g, b, v)
-        return v, v_next, row.damped(way.finish(total))
-
-    return _Steps(row, column, rows, columns, both)
-
-
-class _Way(NamedTuple):
-    """How to take the half-steps on a block of columns.
-
-    Attributes:
-      kernel: of the exponents M.
-      to_columns: (kernel, u) -> the next v of its columns.
-      to_rows: (kernel, b, v) -> its share of the next u.
-      combine: two shares.
-      neutral: the share of nothing.
-      finish: all shares -> the next u.
-    """
-
-    kernel: Callable[[Array], Array]
-    to_columns: Callable[[Array, Array], Array]
-    to_rows: Callable[[Array, Array, Array], Array]
-    combine: Callable[[Array, Array], Array]
-    neutral: float
-    finish: Callable[[Array], Array]
-
-
-def _kernel_way(a: Array) -> _Way:
-    return _Way(
-        kernel=jnp.exp,
-        to_columns=lambda K, u: -jnp.log(_product(a * jnp.exp(u), K)),
-        to_rows=lambda K, b, v: _product(K, b * jnp.exp(v)),
-        combine=jnp.add,
-        neutral=0.0,
-        finish=lambda total: -jnp.log(total),
-    )
-
-
-def _log_way(a: Array) -> _Way:
-    lse = jax.nn.logsumexp
-    return _Way(
-        kernel=lambda M: M,
-        to_columns=lambda M, u: -lse(M + (jnp.log(a) + u)[:, None], 0),
-        to_rows=lambda M, b, v: lse(M + (jnp.log(b) + v), 1),
-        combine=jnp.logaddexp,
-        neutral=-math.inf,
-        finish=jnp.negative,
-    )
-
-
-def _held_steps(K: Array, row: _Side, column: _Side) -> _Steps:
-    def rows(v: Array) -> Array:
-        return row.damped(-jnp.log(_product(K, column.weight * jnp.exp(v))))
-
-    def columns(u: Array) -> Array:
-        return column.damped(-jnp.log(_product(row.weight * jnp.exp(u), K)))
-
-    def both(u: Array, v: Array, momentum: Array) -> tuple[Array, Array, Array]:
-        v_next = columns(u)
-        v = column.relaxed(v, v_next, momentum)
-        return v, v_next, rows(v)
-
-    return _Steps(row, column, rows, columns, both)
-
-
-def _product(one: Array, two: Array) -> Array:
-    return jnp.matmul(one, two, precision="highest")
+    return log_range(x, 1 / 3) if method == "kernel" else math.inf
 
 
 def _log_step(state: _Outer, problem: Problem) -> _Outer:
-    steps = _steps(state.f, state.g, problem, "log")
+    steps = half_steps(state.f, state.g, problem, "log")
     u = steps.rows(state.v)
     v = steps.columns(u)
     return state._replace(
@@ -409,7 +186,7 @@ def _absorb_and_iterate(state: _Outer, problem: Problem, options: Options) -> _O
         state = jax.lax.while_loop(
             lambda s: s.failed, lambda s: _log_step(s, problem), state
         )
-    steps = _steps(state.f, state.g, problem, options.method)
+    steps = half_steps(state.f, state.g, problem, options.method)
     iterate = _iterate_symmetric if options.symmetric else _iterate
 
     def going(s: _Inner) -> Array:
@@ -449,7 +226,7 @@ def _most(problem: Problem) -> Array:
     return jnp.sum(problem.a) + jnp.sum(problem.b)
 
 
-def _enter(state: _Outer, steps: _Steps, options: Options) -> _Inner:
+def _enter(state: _Outer, steps: Steps, options: Options) -> _Inner:
     u_next = steps.rows(state.v)
     error = steps.row.error(state.u, u_next)
     error += steps.column.error(state.v, steps.columns(state.u))
@@ -468,7 +245,7 @@ def _enter(state: _Outer, steps: _Steps, options: Options) -> _Inner:
     )
 
 
-def _iterate(s: _Inner, steps: _Steps) -> tuple[Array, Array, Array, Array]:
+def _iterate(s: _Inner, steps: Steps) -> tuple[Array, Array, Array, Array]:
     """A block of iterations; the error is that of the state it ends in."""
 
     def body(_: Array, carry: tuple) -> tuple:
@@ -482,7 +259,7 @@ def _iterate(s: _Inner, steps: _Steps) -> tuple[Array, Array, Array, Array]:
 
 
 def _translated(
-    u: Array, v: Array, u_next: Array, steps: _Steps
+    u: Array, v: Array, u_next: Array, steps: Steps
 ) -> tuple[Array, Array, Array]:
     """The best of all (f + t, g - t), which soft marginals alone reach slowly.
 
@@ -500,7 +277,7 @@ def _translated(
     return u + t, v - t, u_next + t / (1 + row.softness)
 
 
-def _iterate_symmetric(s: _Inner, steps: _Steps) -> tuple[Array, Array, Array, Array]:
+def _iterate_symmetric(s: _Inner, steps: Steps) -> tuple[Array, Array, Array, Array]:
     """As `_iterate` where u = v: the average of u and its transform halves the error.
 
     References:
