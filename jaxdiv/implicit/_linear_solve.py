@@ -230,14 +230,18 @@ def _solve_dense(name: str, A: Linear, b: PyTree, guard: Options | None) -> PyTr
     if name == "lu" and guard is None:
         return back(jnp.linalg.solve(matrix, flat))
 
-    def run(matvec: Linear, b: Array) -> Array:
-        # `matvec` may be the transposed one.
-        return _direct(name, dense(matvec, b), b)
+    def run(_: Linear, b: Array) -> Array:
+        return _direct(name, matrix, b)
+
+    def run_transposed(_: Linear, b: Array) -> Array:
+        return _direct(name, matrix.T, b)
 
     if guard is not None:
-        run = partial(_guarded, run, guard)
+        run, run_transposed = (
+            partial(_guarded, f, guard) for f in (run, run_transposed)
+        )
     x = jax.lax.custom_linear_solve(
-        lambda v: jnp.dot(matrix, v, precision="highest"), flat, run, run
+        lambda v: jnp.dot(matrix, v, precision="highest"), flat, run, run_transposed
     )
     return back(x)
 
