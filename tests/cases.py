@@ -27,6 +27,7 @@ class Case(NamedTuple):
       dtypes: whether float32 and float64 in give the same dtype out.
       bad: calls that must fail.
       rtol: relative tolerance of the derivatives.
+      slow: whether the common checks take long.
     """
 
     name: str
@@ -38,3 +39,4 @@ class Case(NamedTuple):
     dtypes: bool = True
     bad: tuple[Bad, ...] = ()
     rtol: float = 1e-6
+    slow: bool = False

@@ -209,6 +209,7 @@ CASES = [
                 ("4", "5 and 4"),
             ),
         ),
+        slow=True,
     ),
     Case(
         "jaxdiv.transport.progot_map",
@@ -227,6 +228,7 @@ CASES = [
             Bad(progot_with(a=-np.ones(5)), ValueError, ("a has", "negative")),
             Bad(progot_with(threshold=0.0), ValueError, ("threshold",)),
         ),
+        slow=True,
     ),
     Case(
         "jaxdiv.transport.convex_potential_pair",
@@ -302,6 +304,7 @@ CASES = [
                 ("map_fn(x) (5,)", "(5, 2)"),
             ),
         ),
+        slow=True,
     ),
     Case(
         "jaxdiv.metrics.map_report",
@@ -309,5 +312,6 @@ CASES = [
         (X, X[::-1] * 0.7, np.float64(-0.8)),
         order=1,
         rtol=1e-3,  # that of the threshold
+        slow=True,
     ),
 ]

@@ -123,6 +123,7 @@ CASES = [
         projection.birkhoff,
         (np.array([[0.3, -0.2, 0.4], [0.1, 0.4, 0.0], [0.9, 0.3, 0.2]]),),
         bad=(bad("birkhoff", jnp.ones((2, 3)), words=("(2, 3)", "square")),),
+        slow=True,
     ),
     case("isotonic", Y),
     case("soc", Y, bad=(bad("soc", jnp.ones((2, 0)), words=("(2, 0)",)),)),

@@ -199,6 +199,7 @@ CASES = [
         (X, Y),
         rtol=1e-5,
         bad=bad_solve(transport.sinkhorn_divergence),
+        slow=True,
     ),
     Case(
         "jaxdiv.transport.plan",
@@ -209,6 +210,7 @@ CASES = [
             Bad(lambda: transport.plan(RESULT), ValueError, ("x and y are missing",)),
             Bad(lambda: transport.plan(RESULT, X[:4], Y), ValueError, ("4", "5 and 4")),
         ),
+        slow=True,
     ),
     Case(
         "jaxdiv.transport.apply_plan",
@@ -335,6 +337,7 @@ CASES = [
                 ("offset", "'kl'"),
             ),
         ),
+        slow=True,
     ),
     Case(
         "jaxdiv.transport.monge_gap_gradient",
@@ -350,6 +353,7 @@ CASES = [
                 ("sharp", "jax.grad"),
             ),
         ),
+        slow=True,
     ),
     Case(
         "jaxdiv.transport.exact_monge_gap",

@@ -101,6 +101,7 @@ def test_fast_equals_naive_with_ties(n, levels, x64):
         )
 
 
+@pytest.mark.slow
 def test_gradients_agree_between_methods(x64):
     rng = np.random.default_rng(0)
     for x in (rng.normal(size=12), rng.integers(0, 3, 12) / 2.0):
@@ -227,6 +228,7 @@ def test_binary_shortcut(x64):
     close(2 * share * d.energy_distance(*groups), d.distance_covariance_sqr(X, S))
 
 
+@pytest.mark.slow
 def test_blocked_forms_grow_linearly():
     def temporary(loss, n):
         compiled = jax.jit(jax.value_and_grad(loss)).lower(jnp.zeros((n, 2))).compile()
@@ -284,6 +286,7 @@ def test_centring(x64):
     close(d.u_center(dist), brute_centred(X, "u"))
 
 
+@pytest.mark.slow
 def test_permutation_test(key):
     x = jax.random.normal(key, (40,))
     dependent = d.permutation_test(

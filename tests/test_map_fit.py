@@ -75,6 +75,7 @@ def quick_fit(name, **options):
     return FITS[name](jax.random.key(1), x, y, **settings)
 
 
+@pytest.mark.slow
 @every_fit
 def test_history_callback_and_determinism(name):
     seen = []

@@ -213,6 +213,7 @@ def test_geodesic_cost_at_its_kinks_and_off_the_sphere(x64):
     np.testing.assert_allclose(cost(3 * x, y, normalize=True), expected, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_geodesic_cost_as_a_ground_cost(x64):
     rng = np.random.default_rng(6)
     x, y = unit(rng, 6, 3), unit(rng, 5, 3)
@@ -373,6 +374,7 @@ def mean_cost(x, y):
     return float(jnp.mean(jnp.sum((x[:, None] - y) ** 2, -1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_progot_forgives_a_large_eps(seed):
     x, y, new, best = known_pair(seed)
@@ -387,6 +389,7 @@ def test_progot_forgives_a_large_eps(seed):
         assert metrics.l2_uvp(T(new), best(new), var) < factor * one_step
 
 
+@pytest.mark.slow
 def test_progot_by_hand(x64):
     rng = np.random.default_rng(12)
     x, y, new = (
@@ -414,6 +417,7 @@ def test_progot_by_hand(x64):
     np.testing.assert_allclose(once(new), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_convex_potential_pair(x64):
     d, k = 3, 10
     phi, best, sampler = transport.convex_potential_pair(jax.random.key(0), d, k)

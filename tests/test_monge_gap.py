@@ -137,6 +137,7 @@ def test_closed_form_is_the_derivative_for_any_cost(cost, kind, x64):
     np.testing.assert_allclose(np.vdot(gradient, direction), slope, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_weights(x64):
     rng = np.random.default_rng(1)
     x, y = rng.standard_normal((2, 5, 2))

@@ -88,6 +88,7 @@ def test_a_network_of_the_callers_and_a_cost_of_the_callers():
     np.testing.assert_allclose(params["shift"], [1, -2], atol=0.3)
 
 
+@pytest.mark.slow
 def test_divergence_keeps_the_last_finite_parameters():
     _, params, history = quick_fit(optimizer=optax.sgd(1e30))
     assert history["status"] == "diverged"

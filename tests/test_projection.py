@@ -328,6 +328,7 @@ def test_transport_far_from_the_polytope(scale, x64):
     assert -best.fun - np.vdot(M - P, P) < 1e-9 * scale
 
 
+@pytest.mark.slow
 def test_jacobian_of_birkhoff_projects(x64):
     M = np.random.default_rng(11).standard_normal((4, 3, 3))
     together = jax.vmap(projection.birkhoff)(M)

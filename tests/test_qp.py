@@ -167,6 +167,7 @@ def test_without_inequalities_and_without_any(x64):
     np.testing.assert_allclose(layers.qp(Q, C).value[0], -np.linalg.solve(Q, C))
 
 
+@pytest.mark.slow
 def test_a_batch_and_float32():
     c = jnp.stack([jnp.asarray(C), jnp.asarray(10 * C), jnp.zeros(3)]).astype("float32")
     found = layers.qp(Q, c, E, D, M, H)
@@ -230,6 +231,7 @@ def test_assignment(x64):
 INFEASIBLE = {"M": np.array([[1.0], [-1.0]]), "h": np.array([0.0, -1.0])}
 
 
+@pytest.mark.slow
 def test_no_solution(x64):
     one = np.ones((1, 1)), np.ones(1)
     with pytest.raises(ValueError, match="infeasible"):

@@ -8,7 +8,8 @@ def parametrize(select):
     """Every selected case; slow are solvers, and later cases of one function."""
     names, params = set(), []
     for i, case in enumerate(filter(select, CASES)):
-        marks = [pytest.mark.slow] if case.in_scan or case.name in names else []
+        slow = case.slow or case.in_scan or case.name in names
+        marks = [pytest.mark.slow] if slow else []
         name = f"{case.name.removeprefix('jaxdiv.')}-{i}"
         params.append(pytest.param(case, id=name, marks=marks))
         names.add(case.name)

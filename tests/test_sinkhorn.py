@@ -143,6 +143,7 @@ def test_gaussians_by_quadrature(mean, variance, eps, expected, x64):
     np.testing.assert_allclose(value, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_limits(x64):
     far = transport.sinkhorn(X, Y, a=A, b=B, eps=1e6, **TIGHT)
     np.testing.assert_allclose(
@@ -384,6 +385,7 @@ points = st.lists(
 ).map(lambda rows: np.array(rows, np.float32))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(points, st.integers(0, 5))
 def test_invariants(x, seed):

@@ -118,6 +118,7 @@ def test_soft_marginals_tend_to_held_ones(x64):
     np.testing.assert_allclose(traced, held.reg_ot_cost, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_divergence_of_unequal_masses(x64):
     x, y, a, b = problem()
 
@@ -136,6 +137,7 @@ def test_divergence_of_unequal_masses(x64):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["stream", "log"])
 def test_streaming_is_the_same_problem(method, x64):
     x, y, a, b = problem(n=23, m=17)
@@ -200,6 +202,7 @@ def test_large_clouds_stream_by_themselves():
     assert needed < 100 * 2**20
 
 
+@pytest.mark.slow
 def test_apply_plan_streams(monkeypatch, x64):
     x, y, a, b = problem(n=11, m=9)
     result = transport.sinkhorn(x, y, a=a / a.sum(), b=b / b.sum(), eps=EPS)
@@ -313,6 +316,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_rows_on_eight_devices():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     run = subprocess.run(
