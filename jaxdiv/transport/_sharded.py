@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxdiv.transport._cost import clouds
 from jaxdiv.transport._sinkhorn import SinkhornResult, sinkhorn
@@ -63,7 +63,8 @@ def sharded_sinkhorn(
     n = x.shape[0]
     fill = -n % mesh.shape[axis_name]
     a = jnp.full(n, 1 / n, x.dtype) if a is None else jnp.asarray(a)
-    mesh = Mesh(mesh.devices, mesh.axis_names)  # the compiler places the sums
+    automatic = (AxisType.Auto,) * len(mesh.axis_names)  # the compiler places the sums
+    mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=automatic)
     rows = NamedSharding(mesh, PartitionSpec(axis_name))
     everywhere = NamedSharding(mesh, PartitionSpec())
     x = jax.device_put(jnp.pad(x, [(0, fill), (0, 0)], mode="edge"), rows)
