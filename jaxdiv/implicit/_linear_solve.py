@@ -236,12 +236,12 @@ def _solve_dense(name: str, A: Linear, b: PyTree, guard: Options | None) -> PyTr
     def run_transposed(_: Linear, b: Array) -> Array:
         return _direct(name, matrix.T, b)
 
+    solve, transposed = run, run_transposed
     if guard is not None:
-        run, run_transposed = (
-            partial(_guarded, f, guard) for f in (run, run_transposed)
-        )
+        solve = partial(_guarded, run, guard)
+        transposed = partial(_guarded, run_transposed, guard)
     x = jax.lax.custom_linear_solve(
-        lambda v: jnp.dot(matrix, v, precision="highest"), flat, run, run_transposed
+        lambda v: jnp.dot(matrix, v, precision="highest"), flat, solve, transposed
     )
     return back(x)
 
