@@ -50,7 +50,7 @@ class Settings:
     steps: int = 200
     """Adam steps on atoms and classifier."""
     quick: bool = False
-    """Take two splits."""
+    """Take one split."""
 
 
 class Task(NamedTuple):

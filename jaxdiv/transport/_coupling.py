@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv import _check
-from jaxdiv.transport._cost import GroundCost, clouds, cost_matrix
+from jaxdiv.transport._cost import GroundCost, cost_matrix
+from jaxdiv.transport._plan import solved_points
 from jaxdiv.transport._sinkhorn import SinkhornResult
 from jaxdiv.typing import Array, ArrayLike, Key
 
@@ -170,13 +171,6 @@ def _cost_rows(
     if not isinstance(res.cost, GroundCost):
         matrix = res.cost
         return lambda i: matrix[i]
-    if x is None or y is None:
-        raise ValueError("x and y are missing; the result was solved from points.")
-    x, y = clouds(x, y)
-    if (len(x), len(y)) != (len(res.f), len(res.g)):
-        raise ValueError(
-            f"x has {len(x)} points and y {len(y)}; expected {len(res.f)} and "
-            f"{len(res.g)}, those of the result."
-        )
+    x, y = solved_points(res, x, y)
     function = res.cost.function
     return lambda i: cost_matrix(x[i][None], y, function)[0]

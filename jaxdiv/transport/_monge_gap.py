@@ -338,12 +338,12 @@ def exact_monge_gap(x: ArrayLike, y: ArrayLike, *, cost: Cost = "sqeuclidean") -
     x, y = _paired(x, y)
     C = jax.lax.stop_gradient(cost_matrix(x, y, cost))
     index = jax.ShapeDtypeStruct((x.shape[0],), jnp.int32)
-    sigma = jax.pure_callback(_assignment, index, C, vmap_method="sequential")
+    sigma = jax.pure_callback(assignment, index, C, vmap_method="sequential")
     excess = paired_cost(x, y, cost) - paired_cost(x, y[sigma], cost)
     return jnp.mean(excess)
 
 
-def _assignment(C: np.ndarray) -> np.ndarray:
+def assignment(C: np.ndarray) -> np.ndarray:
     C = np.asarray(C)
     if np.isnan(C).any():  # the value is NaN with any assignment
         return np.arange(len(C), dtype=np.int32)

@@ -9,7 +9,7 @@ import optax
 
 from jaxdiv import _check
 from jaxdiv.transport._cost import cost_matrix, mean_cost
-from jaxdiv.transport._monge_gap import _assignment
+from jaxdiv.transport._monge_gap import assignment
 from jaxdiv.transport._plan import plan
 from jaxdiv.transport._sinkhorn import sinkhorn
 from jaxdiv.transport._trainer import (
@@ -110,7 +110,7 @@ def fit_otcfm(
         if pairing == "exact":
             index = jax.ShapeDtypeStruct((len(x),), jnp.int32)
             costs = cost_matrix(x, y, "sqeuclidean")
-            return y[jax.pure_callback(_assignment, index, costs)]
+            return y[jax.pure_callback(assignment, index, costs)]
         result = sinkhorn(x, y, eps=scale, threshold=THRESHOLD)
         return y[jax.random.categorical(key, jnp.log(plan(result, x, y)))]
 

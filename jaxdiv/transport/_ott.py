@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 
 from jaxdiv import _check
-from jaxdiv.transport._cost import GroundCost, clouds, cost_matrix
+from jaxdiv.transport._cost import GroundCost, cost_matrix
+from jaxdiv.transport._plan import solved_points
 from jaxdiv.transport._sinkhorn import SinkhornResult
 from jaxdiv.typing import Array, ArrayLike
 
@@ -115,7 +116,7 @@ def to_ott(
       for a named cost or a `CostFn`, else a `Geometry` of the cost matrix.
 
     Raises:
-      ValueError: the points are missing.
+      ValueError: the points are missing, or not as many as were solved for.
 
     Differentiable as the result.
 
@@ -136,9 +137,7 @@ def to_ott(
     if not isinstance(res.cost, GroundCost):
         geom = geometry.Geometry(res.cost, epsilon=epsilon)
     else:
-        if x is None or y is None:
-            raise ValueError("x and y are missing; the result was solved from points.")
-        x, y = clouds(x, y)
+        x, y = solved_points(res, x, y)
         named = {"sqeuclidean": costs.SqEuclidean(), "euclidean": costs.Euclidean()}
         cost = res.cost.function
         cost = cost if callable(cost) else named[cost]

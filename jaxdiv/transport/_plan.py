@@ -11,11 +11,10 @@ from jaxdiv.transport._sinkhorn import SinkhornResult
 from jaxdiv.typing import Array, ArrayLike
 
 
-def _costs(
-    result: SinkhornResult, x: ArrayLike | None, y: ArrayLike | None, method: str
-) -> _blocks.Costs:
-    if not isinstance(result.cost, GroundCost):
-        return _blocks.Matrix(result.cost)
+def solved_points(
+    result: SinkhornResult, x: ArrayLike | None, y: ArrayLike | None
+) -> tuple[Array, Array]:
+    """The points that a result was solved for, checked to be as many."""
     if x is None or y is None:
         raise ValueError("x and y are missing; the result was solved from points.")
     x, y = clouds(x, y)
@@ -25,6 +24,15 @@ def _costs(
             f"x has {x.shape[0]} points and y {y.shape[0]}; expected {shape[0]} and "
             f"{shape[1]}, those of the result."
         )
+    return x, y
+
+
+def _costs(
+    result: SinkhornResult, x: ArrayLike | None, y: ArrayLike | None, method: str
+) -> _blocks.Costs:
+    if not isinstance(result.cost, GroundCost):
+        return _blocks.Matrix(result.cost)
+    x, y = solved_points(result, x, y)
     return _blocks.of_points(x, y, result.cost.function, method, None)
 
 
