@@ -91,19 +91,24 @@ def duality_gap(
     delta, total = jnp.sum(da), jnp.sum(a)
     nothing = delta <= 0
     delta = jnp.where(nothing, 1, delta)
-    kept = a * jnp.minimum(jnp.exp(log_excess), 1)
     share = delta / total
-    entropy = entr(delta) + total * entr(share) - entr(da).sum() - entr(db).sum()
+    entropy = entr(delta) + total * entr(share)
     entropy -= (total - delta) * jnp.log1p(-jnp.minimum(share, 1 - 1e-6))
-    entropy -= jnp.vdot(kept, jnp.maximum(log_excess, 0))
-    entropy += cross_entropy(da, a) + cross_entropy(db, b)
-    moved = jnp.vdot(db, rounded.cost_left) / delta - jnp.vdot(da, f) - jnp.vdot(db, g)
-    gap = jnp.where(nothing, 0, jnp.maximum(moved + eps * entropy, 0))
+    above = jnp.maximum(log_excess, 0)
+    kept = a * jnp.minimum(jnp.exp(log_excess), 1)
+    rows = eps * (_surprise(da, a) - entr(da) - kept * above) - da * f
+    columns = eps * (_surprise(db, b) - entr(db)) + db * (rounded.cost_left / delta - g)
+    gap = eps * entropy + jnp.sum(jnp.concatenate([rows, columns]))
+    gap = jnp.where(nothing, 0, jnp.maximum(gap, 0))
     blocked = jnp.vdot(db, rounded.forbidden) / delta
     return jnp.where(blocked > 10 * jnp.finfo(a.dtype).eps * total, jnp.inf, gap)
 
 
 def cross_entropy(p: Array, q: Array) -> Array:
     """The sum of -p log q, without the atoms where q is 0."""
+    return jnp.sum(_surprise(p, q))
+
+
+def _surprise(p: Array, q: Array) -> Array:
     live = q > 0
-    return -jnp.sum(jnp.where(live, p * jnp.log(jnp.where(live, q, 1)), 0))
+    return -jnp.where(live, p * jnp.log(jnp.where(live, q, 1)), 0)

@@ -18,7 +18,8 @@ from jaxdiv.typing import Array
 
 CHECK_EVERY = 5  # iterations between two looks at the error
 _PATIENCE = 100  # looks without a new smallest error before the loop gives up
-_MIN_MOMENTUM, _MAX_MOMENTUM = 1.5, 1.95  # after a first block of plain iterations
+_INFEASIBLE, _NAN = 1, 2  # what may be wrong with the start
+_MIN_MOMENTUM, _MAX_MOMENTUM = 1.5, 1.95  # once adapted
 
 
 class Options(NamedTuple):
@@ -60,20 +61,9 @@ class Solution(NamedTuple):
     feasible: Array
 
 
-class _Outer(NamedTuple):
+class _State(NamedTuple):
     f: Array
     g: Array
-    u: Array
-    v: Array
-    log_excess: Array
-    error: Array
-    n_iters: Array
-    errors: Array
-    failed: Array
-    done: Array
-
-
-class _Inner(NamedTuple):
     u: Array
     v: Array
     u_next: Array  # transform of v: the next u and, free of charge, the row error
@@ -83,8 +73,10 @@ class _Inner(NamedTuple):
     momentum: Array
     best: Array
     waited: Array  # looks since the best error
-    finite: Array
-    in_reach: Array
+    settling: Array  # one plain iteration is left to do with this kernel
+    settled: Array
+    failed: Array  # a product left the range of the dtype
+    done: Array
 
 
 def solve(
@@ -92,23 +84,29 @@ def solve(
 ) -> Solution:
     """Potentials of the entropic problem."""
     eps = problem.eps
-    f, g, feasible = _start(problem, None if init is None else init[1])
+    f, g, status = _start(problem, None if init is None else init[1])
     u, v = jnp.zeros_like(f), jnp.zeros_like(g)
     if init is not None:
         reach = _reach(f, options.method)
         u = jnp.clip((init[0] - f) / eps, -reach, reach)
         v = jnp.clip((init[1] - g) / eps, -reach, reach)
-    state = _Outer(
+    no, inf = jnp.zeros((), bool), jnp.full((), jnp.inf, f.dtype)
+    state = _State(
         f=f,
         g=g,
         u=u,
         v=v,
-        log_excess=jnp.full_like(f, jnp.nan),
-        error=jnp.full((), jnp.inf, f.dtype),
+        u_next=u,
+        error=inf,
         n_iters=jnp.zeros((), jnp.int32),
         errors=jnp.full(-(-options.max_iterations // CHECK_EVERY), -1.0, f.dtype),
-        failed=jnp.zeros((), bool),
-        done=~feasible | jnp.isnan(f).any() | jnp.isnan(g).any(),
+        momentum=jnp.full_like(inf, options.momentum or 1.0),
+        best=inf,
+        waited=jnp.zeros((), jnp.int32),
+        settling=no,
+        settled=no,
+        failed=no,
+        done=status > 0,
     )
     state = jax.lax.while_loop(
         lambda s: ~s.done,
@@ -118,11 +116,11 @@ def solve(
     return Solution(
         f=state.f,
         g=state.g,
-        log_excess=state.log_excess,
+        log_excess=state.u_next,
         error=state.error,
         n_iters=state.n_iters,
         errors=state.errors,
-        feasible=feasible,
+        feasible=status != _INFEASIBLE,
     )
 
 
@@ -149,11 +147,13 @@ def _start(problem: Problem, g: Array | None) -> tuple[Array, Array, Array]:
         combine=jnp.minimum,
         start=jnp.full_like(a, jnp.inf),
     )
-    feasible = jnp.all((f != jnp.inf) | (a == 0))
+    alone = [(f == jnp.inf) & (a != 0)]
     f = jnp.where(f == jnp.inf, 0, f)
-    g_next = _blocks.fold(costs, over_rows)[1]
-    feasible &= jnp.all((g_next != jnp.inf) | (b == 0))
-    return f, jnp.where(g_next == jnp.inf, 0, g_next), feasible
+    g = _blocks.fold(costs, over_rows)[1]
+    alone = jnp.concatenate([*alone, (g == jnp.inf) & (b != 0)])
+    g = jnp.where(g == jnp.inf, 0, g)
+    unknown = jnp.isnan(jnp.concatenate([f, g]))
+    return f, g, jnp.max(jnp.where(unknown, _NAN, jnp.where(alone, _INFEASIBLE, 0)))
 
 
 def _reach(x: Array, method: str) -> float:
@@ -161,20 +161,22 @@ def _reach(x: Array, method: str) -> float:
     return log_range(x, 1 / 3) if method == "kernel" else math.inf
 
 
-def _log_step(state: _Outer, problem: Problem) -> _Outer:
+def _log_step(state: _State, problem: Problem) -> _State:
     steps = half_steps(state.f, state.g, problem, "log")
     u = steps.rows(state.v)
     v = steps.columns(u)
+    zero = jnp.zeros_like
     return state._replace(
         f=state.f + problem.eps * u,
         g=state.g + problem.eps * v,
-        u=jnp.zeros_like(u),
-        v=jnp.zeros_like(v),
-        failed=jnp.zeros((), bool),
+        u=zero(u),
+        v=zero(v),
+        n_iters=state.n_iters + CHECK_EVERY,  # bounds the number of failures
+        failed=zero(state.failed),
     )
 
 
-def _absorb_and_iterate(state: _Outer, problem: Problem, options: Options) -> _Outer:
+def _absorb_and_iterate(state: _State, problem: Problem, options: Options) -> _State:
     """Builds the kernel at the present potentials, iterates, ends on plain steps.
 
     The inner loop closes over the kernel and does not carry it: a carry would be
@@ -186,38 +188,28 @@ def _absorb_and_iterate(state: _Outer, problem: Problem, options: Options) -> _O
         state = jax.lax.while_loop(
             lambda s: s.failed, lambda s: _log_step(s, problem), state
         )
+    if options.symmetric:
+        f = (state.f + state.g) / 2
+        state = state._replace(f=f, g=f)
     steps = half_steps(state.f, state.g, problem, options.method)
     iterate = _iterate_symmetric if options.symmetric else _iterate
-
-    def going(s: _Inner) -> Array:
-        ended = (s.n_iters >= options.max_iterations) | (s.waited >= _PATIENCE)
-        return (s.error > threshold) & ~ended & s.finite & s.in_reach
-
-    def block(s: _Inner) -> _Inner:
-        return _accepted(s, iterate(s, steps), options)
-
-    s = jax.lax.while_loop(going, block, _enter(state, steps, options))
-    # Plain half-steps: the error cannot grow, and the second marginal becomes exact.
-    u, v = s.u_next, steps.columns(s.u_next)
-    u_next = steps.rows(v)
-    error = steps.row.error(u, u_next)
-    finite = s.finite & jnp.isfinite(error)
-    u, v = jnp.where(finite, u, s.u), jnp.where(finite, v, s.v)
-    n_iters = s.n_iters + jnp.where(finite, 0, CHECK_EVERY)  # bounds the failures
-    ended = (n_iters >= options.max_iterations) | (s.waited >= _PATIENCE)
+    no = jnp.zeros_like(state.failed)
+    s = jax.lax.while_loop(
+        lambda s: ~s.settled,
+        lambda s: _accepted(s, iterate(s, steps), threshold, options),
+        state._replace(u_next=state.u, settling=no, settled=no, failed=no),
+    )
+    log_excess = steps.row.log_excess(s.u, s.u_next)
     # After a failed block comes a step of "log", so that g is a c-transform at the end.
-    ended &= finite | (s.n_iters == state.n_iters)
-    return _Outer(
-        f=state.f + eps * u,
-        g=state.g + eps * v,
-        u=jnp.zeros_like(u),
-        v=jnp.zeros_like(v),
-        log_excess=jnp.where(finite, steps.row.log_excess(u, u_next), jnp.nan),
-        error=jnp.where(finite, error, _most(problem)),
-        n_iters=n_iters,
-        errors=s.errors,
-        failed=~finite,
-        done=ended | (finite & (error <= threshold) & s.in_reach),
+    ended = _exhausted(s, options) & (~s.failed | (s.n_iters == state.n_iters))
+    return s._replace(
+        f=s.f + eps * s.u,
+        g=s.g + eps * s.v,
+        u=jnp.zeros_like(s.u),
+        v=jnp.zeros_like(s.v),
+        u_next=jnp.where(s.failed, jnp.nan, log_excess),
+        error=jnp.where(s.failed, _most(problem), s.error),
+        done=ended | (s.done & ~s.failed),
     )
 
 
@@ -226,40 +218,34 @@ def _most(problem: Problem) -> Array:
     return jnp.sum(problem.a) + jnp.sum(problem.b)
 
 
-def _enter(state: _Outer, steps: Steps, options: Options) -> _Inner:
-    u_next = steps.rows(state.v)
-    error = steps.row.error(state.u, u_next)
-    error += steps.column.error(state.v, steps.columns(state.u))
-    return _Inner(
-        u=state.u,
-        v=state.v,
-        u_next=u_next,
-        error=error,
-        n_iters=state.n_iters,
-        errors=state.errors,
-        momentum=jnp.full((), options.momentum or 1.0, error.dtype),
-        best=jnp.full((), jnp.inf, error.dtype),
-        waited=jnp.zeros((), jnp.int32),
-        finite=jnp.ones((), bool),
-        in_reach=jnp.ones((), bool),
-    )
+def _exhausted(s: _State, options: Options) -> Array:
+    return (s.n_iters >= options.max_iterations) | (s.waited >= _PATIENCE)
 
 
-def _iterate(s: _Inner, steps: Steps) -> tuple[Array, Array, Array, Array]:
+def _length(s: _State) -> Array:
+    """Iterations of the next block: looks at 1 and 2 give a first estimate of the rate."""
+    short = s.settling | (s.n_iters < 2)
+    return jnp.where(short, 1, jnp.where(s.n_iters == 2, CHECK_EVERY - 2, CHECK_EVERY))
+
+
+def _iterate(s: _State, steps: Steps) -> tuple[Array, Array, Array, Array]:
     """A block of iterations; the error is that of the state it ends in."""
+    # Plain when settling: the error cannot grow, and the second marginal is exact.
+    momentum = jnp.where(s.settling, 1, s.momentum)
 
     def body(_: Array, carry: tuple) -> tuple:
         u, v, u_next, _ = carry
-        u = steps.row.relaxed(u, u_next, s.momentum)
-        v, v_next, u_next = steps.both(u, v, s.momentum)
-        error = steps.row.error(u, u_next) + steps.column.error(v, v_next)
-        return *_translated(u, v, u_next, steps), error
+        u = steps.row.relaxed(u, u_next, momentum)
+        v, v_next, u_next = steps.both(u, v, momentum)
+        off = steps.row.off(u, u_next), steps.column.off(v, v_next)
+        error = jnp.sum(jnp.concatenate(off))
+        return *_translated(u, v, u_next, s.settling, steps), error
 
-    return jax.lax.fori_loop(0, CHECK_EVERY, body, (s.u, s.v, s.u_next, s.error))
+    return jax.lax.fori_loop(0, _length(s), body, (s.u, s.v, s.u_next, s.error))
 
 
 def _translated(
-    u: Array, v: Array, u_next: Array, steps: Steps
+    u: Array, v: Array, u_next: Array, settling: Array, steps: Steps
 ) -> tuple[Array, Array, Array]:
     """The best of all (f + t, g - t), which soft marginals alone reach slowly.
 
@@ -270,69 +256,76 @@ def _translated(
     if row.softness is None or column.softness is None:
         return u, v, u_next
     total = row.softness + column.softness
-    held = total == 0
+    held = (total == 0) | settling
     t = jax.nn.logsumexp(-row.softness * (row.base + u), b=row.weight)
     t -= jax.nn.logsumexp(-column.softness * (column.base + v), b=column.weight)
     t = jnp.where(held, 0, t / jnp.where(held, 1, total))
     return u + t, v - t, u_next + t / (1 + row.softness)
 
 
-def _iterate_symmetric(s: _Inner, steps: Steps) -> tuple[Array, Array, Array, Array]:
+def _iterate_symmetric(s: _State, steps: Steps) -> tuple[Array, Array, Array, Array]:
     """As `_iterate` where u = v: the average of u and its transform halves the error.
 
     References:
       Feydy et al., 2018, arXiv:1810.08278, section 3.1.
     """
+    share = jnp.where(s.settling, 1, 0.5)
 
     def body(_: Array, carry: tuple) -> tuple:
-        u, u_next = carry
-        u = (u + u_next) / 2
-        return u, steps.rows(u)
+        _, v, v_next = carry
+        new = v + share * (v_next - v)
+        return v, new, steps.rows(new)
 
-    u, u_next = jax.lax.fori_loop(0, CHECK_EVERY, body, (s.u, s.u_next))
-    return u, u, u_next, 2 * steps.row.error(u, u_next)
+    u, v, u_next = jax.lax.fori_loop(0, _length(s), body, (s.u, s.v, s.u_next))
+    off = steps.row.off(jnp.where(s.settling, u, v), u_next)
+    error = jnp.sum(off) / share
+    return u, v, u_next, error
 
 
 def _accepted(
-    s: _Inner,
+    s: _State,
     new: tuple[Array, Array, Array, Array],
+    threshold: Array,
     options: Options,
-) -> _Inner:
+) -> _State:
     """The outcome of a block, or what was before it where that is not finite."""
     u, v, u_next, error = new
     finite = jnp.isfinite(error)  # every u and v enters it
-    momentum = s.momentum
+    momentum, length = s.momentum, _length(s)
     if options.momentum is None:
-        momentum = _adapted(momentum, s.error, error)
+        momentum = _adapted(momentum, s.error, error, length)
     better = error < s.best
-    return _Inner(
+    look = jax.lax.div(s.n_iters, jnp.int32(CHECK_EVERY))
+    in_reach = jnp.abs(jnp.concatenate([u, v])).max() <= _reach(u, options.method)
+    s = s._replace(
         u=jnp.where(finite, u, s.u),
         v=jnp.where(finite, v, s.v),
         u_next=jnp.where(finite, u_next, s.u_next),
         error=error,
-        n_iters=s.n_iters + CHECK_EVERY,
-        errors=s.errors.at[jax.lax.div(s.n_iters, jnp.int32(CHECK_EVERY))].set(error),
-        momentum=momentum,
+        n_iters=jnp.where(s.settling, s.n_iters, s.n_iters + length),
+        errors=s.errors.at[look].set(jnp.where(s.settling, s.errors[look], error)),
+        momentum=jnp.where(s.settling, s.momentum, momentum),
         best=jnp.where(better, error, s.best),
         waited=jnp.where(better, 0, s.waited + 1),
-        finite=finite,
-        in_reach=jnp.maximum(jnp.abs(u).max(), jnp.abs(v).max())
-        <= _reach(u, options.method),
+        settled=s.settling,
+        failed=s.failed | ~finite,
+        done=(error <= threshold) & in_reach,
     )
+    return s._replace(settling=s.done | ~in_reach | ~finite | _exhausted(s, options))
 
 
-def _adapted(momentum: Array, before: Array, now: Array) -> Array:
+def _adapted(momentum: Array, before: Array, now: Array, length: Array) -> Array:
     """Momentum from the observed rate, by Young's relation for over-relaxation.
 
     A method with rate r at momentum 1 has at momentum w the rate l that solves
     (l + w - 1)^2 = l w^2 r, as long as l > w - 1; its best w is 2/(1 + sqrt(1 - r)).
-    Half of the way to it is gone, as one look at the error is a noisy estimate. A rate
-    of w - 1 or less says that w is past its best.
+    A rate of w - 1 or less says that w is past its best.
     """
-    rate = (now / before) ** (1 / CHECK_EVERY)
+    rate = (now / before) ** (1 / length)
     plain = (rate + momentum - 1) ** 2 / (rate * momentum**2)
     best = 2 / (1 + jnp.sqrt(jnp.maximum(1 - plain, 0)))
-    raised = jnp.maximum(momentum, (momentum + jnp.minimum(best, _MAX_MOMENTUM)) / 2)
+    raised = jnp.maximum(momentum, jnp.minimum(best, _MAX_MOMENTUM))
     lowered = 1 + 0.95 * (momentum - 1)
     known = jnp.where(rate > momentum - 1, raised, lowered)
-    return jnp.maximum(jnp.where(rate < 1, known, momentum), _MIN_MOMENTUM)
+    known = jnp.maximum(jnp.where(rate < 1, known, momentum), _MIN_MOMENTUM)
+    return jnp.where(before < jnp.inf, known, momentum)
