@@ -44,45 +44,49 @@ def _dot(a, b):
 def check_derivatives(f, args, *, order=2, in_scan=False, rtol=1e-6, atol=1e-8):
     """Compares jvp, vjp and the second-order modes with central differences.
 
+    These tests spend most of their time compiling: each order is one program, run at
+    several points.
+
     Args:
       f: function of floating arrays; its floating outputs are summed under weights.
       args: tuple of arrays, made float64.
       order: 1 for first derivatives only.
-      in_scan: also differentiate `f` as the body of a `lax.scan`, in every mode.
+      in_scan: take the second derivatives of `f` as the body of a `lax.scan`, and in
+        all four modes.
       rtol: relative tolerance against the central difference.
       atol: absolute tolerance.
     """
     with jax.enable_x64(True):
         args = tuple(jnp.asarray(x, jnp.float64) for x in args)
         v, w = _directions(args, 0), _directions(args, 1)
-        g = jax.jit(_scalar(f))
         names = tuple(range(len(args)))
-        high, low = g(*_shift(args, v, _STEP)), g(*_shift(args, v, -_STEP))
-        expected = (high - low) / (2 * _STEP)
-        scale = rtol * max(1.0, abs(float(g(*args)))) + atol
+        g = _scalar(f)
+
+        @jax.jit
+        def first(*args):
+            value, along = jax.jvp(g, args, v)
+            return value, along, _dot(jax.grad(g, names)(*args), v)
+
+        value, along, along_reverse = first(*args)
+        scale = rtol * max(1.0, abs(float(value))) + atol
 
         def close(actual, expected, name):
             np.testing.assert_allclose(
                 actual, expected, rtol=rtol, atol=scale, err_msg=name
             )
 
-        close(jax.jvp(g, args, v)[1], expected, "jvp")
-        grad = jax.grad(g, names)
-        close(_dot(grad(*args), v), expected, "vjp")
+        def difference(directions, step, which):
+            high = first(*_shift(args, directions, step))[which]
+            low = first(*_shift(args, directions, -step))[which]
+            return (high - low) / (2 * step)
+
+        expected = difference(v, _STEP, 0)
+        close(along, expected, "jvp")
+        close(along_reverse, expected, "vjp")
         if order == 1:
             return
 
-        def along_reverse(*args):
-            return _dot(jax.grad(g, names)(*args), v)
-
-        def along_forward(*args):
-            return jax.jvp(g, args, v)[1]
-
-        step = 10 * _STEP
-        plus, minus = _shift(args, w, step), _shift(args, w, -step)
-        second = (jax.jit(along_reverse)(*plus) - jax.jit(along_reverse)(*minus)) / (
-            2 * step
-        )
+        second = difference(w, 10 * _STEP, 2)
         modes = {
             "forward over reverse": lambda h, *a: jax.jvp(
                 lambda *b: _dot(jax.grad(h, names)(*b), v), a, w
@@ -98,20 +102,18 @@ def check_derivatives(f, args, *, order=2, in_scan=False, rtol=1e-6, atol=1e-8):
             ),
         }
         if not in_scan:
-            for name in ("forward over reverse", "reverse over reverse"):
-                close(jax.jit(modes[name], static_argnums=0)(g, *args), second, name)
-            return
+            modes = dict(list(modes.items())[:2])
 
         def scanned(*args):
             return jax.lax.scan(lambda c, _: (c + g(*args), None), 0.0, None, 2)[0] / 2
 
-        for name, mode in modes.items():
-            close(jax.jit(mode, static_argnums=0)(g, *args), second, name)
-            close(
-                jax.jit(mode, static_argnums=0)(scanned, *args),
-                second,
-                f"{name} inside a scan",
-            )
+        @jax.jit
+        def all_modes(*args):
+            h = scanned if in_scan else g
+            return {name: mode(h, *args) for name, mode in modes.items()}
+
+        for name, actual in all_modes(*args).items():
+            close(actual, second, name)
 
 
 def check_transforms(f, args, *, rtol=1e-5, atol=1e-6):
@@ -119,20 +121,21 @@ def check_transforms(f, args, *, rtol=1e-5, atol=1e-6):
     args = tuple(jnp.asarray(x) for x in args)
     expected = f(*args)
 
-    def close(actual, name):
+    @jax.jit
+    def transformed(*args):
+        stacked = jax.vmap(f)(*(jnp.stack([x, x]) for x in args))
+        scanned = jax.lax.scan(lambda c, _: (c, f(*args)), None, None, length=2)[1]
+        last = [jax.tree.map(lambda x: x[1], out) for out in (stacked, scanned)]
+        return {"jit": f(*args), "vmap": last[0], "scan": last[1]}
+
+    for name, actual in transformed(*args).items():
         jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(
+            lambda x, y, name=name: np.testing.assert_allclose(
                 x, y, rtol=rtol, atol=atol, err_msg=name
             ),
             actual,
             expected,
         )
-
-    close(jax.jit(f)(*args), "jit")
-    stacked = jax.vmap(f)(*(jnp.stack([x, x]) for x in args))
-    close(jax.tree.map(lambda x: x[1], stacked), "vmap")
-    _, scanned = jax.lax.scan(lambda c, _: (c, f(*args)), None, None, length=2)
-    close(jax.tree.map(lambda x: x[1], scanned), "scan")
 
 
 def check_dtypes(f, args, *, rtol=1e-3, atol=1e-4):

@@ -223,7 +223,7 @@ def _exhausted(s: _State, options: Options) -> Array:
 
 
 def _length(s: _State) -> Array:
-    """Iterations of the next block: looks at 1 and 2 give a first estimate of the rate."""
+    """Iterations of the next block; 1 and 2 are looked at, for a first rate."""
     short = s.settling | (s.n_iters < 2)
     return jnp.where(short, 1, jnp.where(s.n_iters == 2, CHECK_EVERY - 2, CHECK_EVERY))
 
