@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check \
        $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --quiet
+TESTS ?=
 OUT ?= out
 
 .DEFAULT_GOAL := help
@@ -20,16 +21,17 @@ demo: $(VENV)/.examples ## distil a diffusion model of digits to one step; recol
 	@printf '\nThe pictures:\n'; ls $(OUT)/one_step_digits/*.png $(OUT)/ot_color_map/*.png
 
 test: $(VENV)/.test ## the tests that take seconds
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow' $(TESTS)
 
 test-all: $(VENV)/.test ## all tests, examples and notebooks in their quick mode among them
 	$(PYTEST)
 
-test-newest: ## `make test` under Python 3.13 with the newest releases
+test-newest: ## every public function under Python 3.13 with the newest releases
 	@newest=$$(command -v python3.13 >/dev/null && python3.13 --version >/dev/null 2>&1 && command -v python3.13 \
 	  || ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.13*/bin/python3.13 2>/dev/null | tail -n 1); \
 	if [ -n "$$newest" ]; then \
-	  $(MAKE) test PYTHON="$$newest" VENV=.venv-newest CONSTRAINTS=; \
+	  $(MAKE) test PYTHON="$$newest" VENV=.venv-newest CONSTRAINTS= \
+	    TESTS='jaxdiv tests/test_registry.py'; \
 	else echo "No python3.13 on this machine: the newest releases were not tested."; fi
 
 lint: $(VENV)/.test ## ruff: format and lint

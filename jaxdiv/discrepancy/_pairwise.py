@@ -50,17 +50,25 @@ def pairwise_distance(
       Szekely, Rizzo and Bakirov, 2007, arXiv:0803.4101, section 2.
     """
     exponent = checked_exponent(exponent)
-    x, y = two_samples(x, x if y is None else y)
-    return distances(x, y, exponent)
+    x, other = two_samples(x, x if y is None else y)
+    return distances(x, x if y is None else other, exponent)
 
 
-@functools.partial(jax.jit, static_argnames="exponent")  # eager would form (n, m, d)
 def distances(x: Array, y: Array, exponent: float) -> Array:
     """Powers of the distances between the rows of `(n, d)` and `(m, d)`."""
+    return _distances(x, y, exponent, x is y)
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))  # eager would form (n, m, d)
+def _distances(x: Array, y: Array, exponent: float, same: bool) -> Array:  # noqa: FBT001
     if x.shape[1] == 1:
         base, power = jnp.abs(x - y.T), exponent
     else:
         base, power = _squared(x, y), exponent / 2
+    if same:
+        # Where x is a product, XLA may fuse its two uses into another multiply-add
+        # each: the difference is then rounding, not 0, and so is its sign.
+        base = jnp.where(jnp.eye(len(x), dtype=bool), 0, base)
     if power == 1:
         return base
     apart = base != 0
