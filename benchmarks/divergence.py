@@ -21,8 +21,8 @@ import ott.math.utils
 import scipy.special
 from optax import losses
 
-from benchmarks._timing import best_of
 from examples._report import print_table
+from examples._timing import best_of
 from jaxdiv import discrepancy, divergence
 from jaxdiv.typing import Array
 

@@ -27,8 +27,8 @@ from jaxopt import linear_solve as jaxopt_solve
 from jaxopt.projection import projection_simplex
 from jaxopt.prox import make_prox_from_projection
 
-from benchmarks._timing import best_of, compiled
 from examples._report import print_table
+from examples._timing import best_of, compiled
 from examples.implicit_svm import (
     LAMBDA,
     central_difference,

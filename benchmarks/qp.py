@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks._timing import best_of, compiled
 from examples._report import print_table
+from examples._timing import best_of, compiled
 from jaxdiv.implicit import layers
 from jaxdiv.typing import Array
 

@@ -159,6 +159,8 @@ def known_pairs(settings: Settings) -> list[dict[str, Any]]:
     """L2-UVP of every map on every pair and seed, with the cosine of the gap's map."""
     rows = []
     for name, make in PAIRS.items():
+        if settings.quick and not name.endswith("d=2"):
+            continue
         for seed in range(settings.seed, settings.seed + settings.seeds):
             sample, best = make(seed)
             x, source, held = (
@@ -194,7 +196,9 @@ def known_claims(rows: Sequence[Mapping[str, Any]], *, promised: bool) -> list[C
     claim = "L2-UVP against lambda = 0, the worst pair and seed"
     claims = [Claim(claim, worst, "<= 0.5", worst <= 0.5, promised)]
     for pair, aim in AIMS.items():
-        value = max(row[GAP] for row in rows if row["pair"] == pair)
+        value = max((row[GAP] for row in rows if row["pair"] == pair), default=None)
+        if value is None:
+            continue
         claim = f"L2-UVP, {pair}, the worst seed"
         claims.append(Claim(claim, value, f"<= {aim}", value <= aim, promised))
     return claims
