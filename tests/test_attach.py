@@ -247,6 +247,7 @@ def test_low_precision(dtype):
     assert jnp.abs(error).max() < 0.01
 
 
+@pytest.mark.slow
 def test_large_systems_are_iterative(x64):
     # 600 unknowns: "auto" takes GMRES, and a symmetric system CG.
     rng = np.random.default_rng(0)

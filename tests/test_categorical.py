@@ -304,6 +304,7 @@ def test_hessian_where_the_laws_meet(x64):
     np.testing.assert_allclose(hessians, expected[:, None, None] * fisher, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alpha", "renyi", "chernoff", "tsallis"])
 def test_continuous_in_the_order(name, x64):
     p, q = logs(P), logs(U)

@@ -82,6 +82,7 @@ def test_gerrymandering(x64):
     close(joint([xor, a, b], estimator="u"), 0.11070241839472605)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "levels"), [(4, 3), (7, 2), (64, 1000), (333, 5), (2000, 12)]
 )
@@ -159,6 +160,7 @@ def test_gradients_far_from_the_origin():
     np.testing.assert_allclose(grad, exact, atol=1e-5 * np.abs(exact).max())
 
 
+@pytest.mark.slow
 def test_vectors_and_exponents(x64):
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(30, 3)), rng.normal(size=(30, 2))
@@ -178,6 +180,7 @@ def test_the_unbiased_estimator_is_unbiased():
     assert values.min() < 0
 
 
+@pytest.mark.slow
 def test_float32_keeps_its_digits():
     rng = np.random.default_rng(2)
     x = (1e3 + rng.normal(size=5000)).astype(np.float32)
@@ -203,6 +206,7 @@ def test_energy_distance_against_scipy(method, x64):
         assert abs(d.energy_distance(x, x, method=method)) < 1e-15
 
 
+@pytest.mark.slow
 def test_energy_distance_methods_and_gradients(x64):
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=(20, 3)), rng.normal(size=(33, 3))
@@ -241,6 +245,7 @@ def test_blocked_forms_grow_linearly():
         assert temporary(loss, 8000) < 2.5 * temporary(loss, 4000)
 
 
+@pytest.mark.slow
 def test_mmd(x64):
     rng = np.random.default_rng(5)
     x, y = rng.normal(size=(15, 2)), rng.normal(1, 1, size=(20, 2))

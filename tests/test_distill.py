@@ -355,6 +355,7 @@ def student_law(params):
     return float(middle[0]), float(high[0] - low[0]) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "gan_weight"), [("js", 0.1), ("reverse_kl", 0.0), ("kl", 0.0)]
 )

@@ -178,6 +178,7 @@ def test_sequence_kl_is_rao_blackwellised_k1(x64):
     assert variance(blackwell) <= variance(k1)
 
 
+@pytest.mark.slow
 def test_sequence_kl_ignores_padding():
     logits = jax.random.normal(jax.random.key(0), (2, 2, 3, 5))
     mask = jnp.array([[True, True, False], [True, False, False]])

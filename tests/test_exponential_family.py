@@ -128,6 +128,7 @@ def table(name):
     return t1, t2, *values(name, t1, t2, np.array(ORDERS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_kl_and_renyi_against_the_densities(x64, name):
     _, _, kl, renyi = table(name)

@@ -63,6 +63,7 @@ def test_values_and_gradients(div, x64):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradient_against_central_differences(x64):
     args = inputs(jnp.float64)
     loss = jax.jit(

@@ -95,6 +95,7 @@ def test_history_callback_and_determinism(name):
     jax.tree.map(np.testing.assert_array_equal, params, again)
 
 
+@pytest.mark.slow
 @every_fit
 def test_divergence_keeps_the_last_finite_parameters(name):
     _, params, history = quick_fit(name, optimizer=optax.sgd(1e30))
@@ -127,6 +128,7 @@ SHIFTS = {
 }
 
 
+@pytest.mark.slow
 @every_fit
 def test_a_network_of_the_callers(name):
     x, _ = convex_pair(2, 6, 256)
@@ -176,6 +178,7 @@ def test_networks_of_flax(name):
     assert unexplained(apply, params, x, y) < 0.5 * still
 
 
+@pytest.mark.slow
 def test_the_default_potential_starts_near_the_map_of_the_moments():
     x, y = (jnp.asarray(z) for z in convex_pair(2, 6, 512))
     init, potential = _icnn_dual.gaussian_icnn(x, 100 * y + 7)

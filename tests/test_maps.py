@@ -288,6 +288,7 @@ def test_round_plan_by_the_algorithm_of_the_paper(x64):
     np.testing.assert_allclose(many[1].sum(0), b, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_round_plan_at_zero_weights_and_at_a_coupling(x64):
     a, b = jnp.array([0.0, 0.5, 0.5]), jnp.array([0.5, 0.0, 0.5])
     exact = a[:, None] * b
@@ -304,6 +305,7 @@ def test_round_plan_at_zero_weights_and_at_a_coupling(x64):
     assert jnp.isnan(jax.jit(transport.round_plan)(-exact, a, b)).all()
 
 
+@pytest.mark.slow
 def test_rounding_a_rough_plan_costs_little(x64):
     rng = np.random.default_rng(10)
     x, y = rng.standard_normal((2, 30, 2))
@@ -326,6 +328,7 @@ def chi_square(i, j, P):
     return scipy.stats.chisquare(counts[live], expected).pvalue
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("from_matrix", [False, True])
 def test_samples_follow_the_plan(from_matrix, key):
     rng = np.random.default_rng(11)

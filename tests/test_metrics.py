@@ -81,6 +81,7 @@ def test_neighbour_metrics_published_values():
     np.testing.assert_allclose(all_four(real, fake, 2), [0.8, 1, 0.9, 0.75], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_size", [7, 1000])
 def test_neighbour_metrics_by_brute_force(block_size, x64):
     rng = np.random.default_rng(0)

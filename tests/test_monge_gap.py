@@ -99,6 +99,7 @@ def test_published_gap_of_a_linear_map(x64):
         np.testing.assert_allclose(gap, value, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GRADIENTS)
 def test_published_gradients(kind, x64):
     options = {"eps": 0.3, "kind": kind, **TIGHT}

@@ -70,6 +70,7 @@ def edm_weight(path, leaf):
     return (rng.standard_normal(shape) / scale).transpose(np.argsort(axes))
 
 
+@pytest.mark.slow
 def test_the_unet_is_that_of_edm(x64):
     # Expected: `SongUNet` of NVlabs/edm at 008a4e5 in float64, with these weights.
     apply, params = randomised(

@@ -141,6 +141,7 @@ def by_interior_point(M, a, b):
     ).x.reshape(n, m)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.05, 1.0])
 def test_transport(scale, x64):
     M = scale * np.random.default_rng(3).standard_normal((3, 4))

@@ -36,6 +36,7 @@ def random_problem(n, m, k, rank, seed):
     return root @ root.T / n, c, E, E @ z, M, M @ z + rng.uniform(0, 1, k)
 
 
+@pytest.mark.slow
 def test_published_program(x64):
     found = layers.qp(Q, C, E, D, M, H)
     assert found.converged
@@ -109,6 +110,7 @@ def test_linear_programs(x64):
         np.testing.assert_allclose(J, 0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_smoothed_linear_program_is_sparsemax(x64):
     y = np.array([0.9, 0.2, 1.1, -0.4])
     args = np.ones((1, 4)), np.ones(1), -np.eye(4), np.zeros(4)
@@ -158,6 +160,7 @@ def test_constraints_given_twice(x64):
     np.testing.assert_allclose(slope, want, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_without_inequalities_and_without_any(x64):
     z, nu, lam = layers.qp(Q, C, E, D).value
     system = np.block([[Q, E.T], [E, np.zeros((1, 1))]])
@@ -244,6 +247,7 @@ def test_no_solution(x64):
         layers.lp(np.ones(2), M=-np.eye(2)[:1], h=np.zeros(1))
 
 
+@pytest.mark.slow
 def test_out_of_iterations_is_not_converged(x64):
     problem = random_problem(20, 8, 30, 20, 0)
     found = layers.qp(*problem, maxiter=1)

@@ -112,6 +112,7 @@ def test_heun_is_of_second_order(x64, key, law, score):
     assert (orders < 2.6).all(), (errors, orders)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"s_churn": 30.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.0}],

@@ -302,6 +302,7 @@ def test_adversarial_clouds(trouble, share, dtype, x64):
     assert jnp.isfinite(jax.grad(lambda x: solve(x).reg_ot_cost)(x)).all()
 
 
+@pytest.mark.slow
 def test_lanes_of_a_batch_do_not_disturb_each_other():
     batch = [clouds(20, 20, 2, seed=seed) for seed in range(3)]
     eps = jnp.array([1.0, 0.1, 0.02])
@@ -344,6 +345,7 @@ def test_low_precision_is_computed_in_float32():
     assert result.converged
 
 
+@pytest.mark.slow
 def test_the_first_derivative_of_the_cost_solves_no_linear_system():
     x, y = clouds(16, 16, 2)
     cost = lambda x: transport.ot_cost(x, y, eps=0.5)

@@ -106,6 +106,7 @@ def test_derivatives_with_soft_marginals(held, x64):
     helpers.check_derivatives(solved, args, order=2)
 
 
+@pytest.mark.slow
 def test_soft_marginals_tend_to_held_ones(x64):
     x, y, a, b = problem()
     a, b = a / a.sum(), b / b.sum()
@@ -179,6 +180,7 @@ def temporary_bytes(f, *args):
     return jax.jit(f).lower(*args).compile().memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantity", ["value", "cost", "potentials", "plan"])
 def test_streaming_never_holds_the_costs(quantity):
     n, block = 8192, 32
@@ -214,6 +216,7 @@ def test_apply_plan_streams(monkeypatch, x64):
         np.testing.assert_allclose(got, (P if axis else P.T) @ v, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [0.3, 1e-1, 1e-2, 1e-4])
 def test_duality_gap_bounds_the_error(threshold, x64):
     x, y, a, b = problem(seed=1, n=9, m=6)

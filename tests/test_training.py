@@ -51,6 +51,7 @@ def alike(x, y):
     )
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_averages_the_parameters():
     state, history, start = fit(steps=300)
     assert start == 0
@@ -155,6 +156,7 @@ def test_a_folder_that_is_no_checkpoint(damage, tmp_path):
         training.restore(path, {"w": jnp.ones(3)})
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_ends_the_run(tmp_path):
     def poisoned(state, batch, key):
         state, metrics = STEP(state, batch, key)

@@ -94,12 +94,14 @@ class SongUNet(nnx.Module):
       ValueError: a size is out of range, or the resolution cannot be halved so often.
 
     Example:
+      >>> import jax
       >>> import jax.numpy as jnp
       >>> from flax import nnx
       >>> from jaxdiv import networks
       >>> size = dict(model_channels=8, channel_mult=(1, 2), num_blocks=1)
       >>> net = networks.SongUNet(8, 1, **size, rngs=nnx.Rngs(0))
-      >>> out, features = net(jnp.ones((2, 8, 8, 1)), jnp.zeros(2), features=True)
+      >>> forward = jax.jit(lambda x, noise: net(x, noise, features=True))
+      >>> out, features = forward(jnp.ones((2, 8, 8, 1)), jnp.zeros(2))
       >>> print(out.shape, features.shape)
       (2, 8, 8, 1) (2, 4, 4, 16)
 

@@ -39,7 +39,7 @@ class SinkhornResult(NamedTuple):
         the rounding of f and g adds to it.
       n_iters: iterations taken.
       converged: whether `marginal_error` is at most the threshold.
-      errors: error at every fifth iteration, -1 where none was made.
+      errors: error at the last of every five iterations, -1 where none was made.
       a: weights of x.
       b: weights of y.
       eps: strength of the regularisation.
@@ -107,7 +107,7 @@ def sinkhorn(
       rho_b: price of a second marginal other than b.
       init: potentials (f, g) to start from.
       threshold: L1 error of both marginals at which to stop.
-      max_iterations: iterations at most, counted in blocks of five.
+      max_iterations: iterations at most.
       method: `"kernel"` holds exp(-C/eps) and multiplies, absorbing the potentials
         when they outgrow the dtype; it takes a step of `"log"` where it fails. `"log"`
         stays in the log domain, slower. `"stream"` never holds more than a block of
@@ -402,7 +402,8 @@ def _solve(
     options: _solver.Options,
 ) -> SinkhornResult:
     fixed, init = jax.lax.stop_gradient((data, init))
-    solution = _solver.solve(_half_steps.Problem(*fixed, threshold), init, options)
+    problem = _half_steps.Problem(*fixed, threshold)
+    solution = _solver.solve(problem, init, options)
     potentials = _derivative.attach_potentials((solution.f, solution.g), data)
     costs, a, b, eps, softness = data
     if softness is None:
@@ -423,7 +424,8 @@ def _solve(
     def settled(x: Array) -> Array:
         return jnp.where(solved, x, unsolved)
 
-    error = settled(solution.error + _rounding(fixed, f, g))
+    rounding = _solver.rounding(problem, *jax.lax.stop_gradient(potentials))
+    error = settled(solution.error + rounding)
     value = settled(value)
     gap = _gap.duality_gap(fixed, (f, g), solution.log_excess, rounded)
     row = a if softness is None else a * jnp.exp(-softness[0] * f)
@@ -448,12 +450,6 @@ def _solve(
         rho_b=jnp.full_like(eps, jnp.inf) if softness is None else 1 / softness[1],
         cost=costs.C if isinstance(costs, Matrix) else jnp.zeros(()),
     )
-
-
-def _rounding(data: _derivative.Data, f: Array, g: Array) -> Array:
-    """What the plan owes to the rounding of f and g, which the iteration cannot see."""
-    size = jnp.vdot(data.a, jnp.abs(f)) + jnp.vdot(data.b, jnp.abs(g))
-    return jax.lax.stop_gradient(jnp.finfo(f.dtype).eps / 2 * size / data.eps)
 
 
 def _is_valid(data: _derivative.Data) -> Array:

@@ -7,6 +7,7 @@ range of the dtype.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jaxdiv.typing import Array
 
 CHECK_EVERY = 5  # iterations between two looks at the error
 _PATIENCE = 100  # looks without a new smallest error before the loop gives up
+_FIRST_AIM = 30.0  # times the threshold; over-relaxed iterates have the larger errors
 _INFEASIBLE, _NAN = 1, 2  # what may be wrong with the start
 _MIN_MOMENTUM, _MAX_MOMENTUM = 1.5, 1.95  # once adapted
 
@@ -73,8 +75,9 @@ class _State(NamedTuple):
     momentum: Array
     best: Array
     waited: Array  # looks since the best error
-    settling: Array  # one plain iteration is left to do with this kernel
-    settled: Array
+    aim: Array  # error at which to try a plain iteration
+    settling: Array  # the next block is one plain iteration
+    settled: Array  # nothing is left to do with this kernel
     failed: Array  # a product left the range of the dtype
     done: Array
 
@@ -103,6 +106,7 @@ def solve(
         momentum=jnp.full_like(inf, options.momentum or 1.0),
         best=inf,
         waited=jnp.zeros((), jnp.int32),
+        aim=_FIRST_AIM * problem.threshold,
         settling=no,
         settled=no,
         failed=no,
@@ -182,7 +186,9 @@ def _absorb_and_iterate(state: _State, problem: Problem, options: Options) -> _S
     The inner loop closes over the kernel and does not carry it: a carry would be
     copied at every look.
     """
-    eps, threshold = problem.eps, problem.threshold
+    eps = problem.eps
+    unseen = jnp.minimum(2 * rounding(problem, state.f, state.g), problem.threshold / 2)
+    threshold = problem.threshold - unseen
     if options.method == "kernel":
         # A loop of at most one pass: unlike a `cond` it costs nothing under `vmap`.
         state = jax.lax.while_loop(
@@ -196,12 +202,12 @@ def _absorb_and_iterate(state: _State, problem: Problem, options: Options) -> _S
     no = jnp.zeros_like(state.failed)
     s = jax.lax.while_loop(
         lambda s: ~s.settled,
-        lambda s: _accepted(s, iterate(s, steps), threshold, options),
+        lambda s: _accepted(s, iterate(s, steps, options), threshold, options),
         state._replace(u_next=state.u, settling=no, settled=no, failed=no),
     )
     log_excess = steps.row.log_excess(s.u, s.u_next)
     # After a failed block comes a step of "log", so that g is a c-transform at the end.
-    ended = _exhausted(s, options) & (~s.failed | (s.n_iters == state.n_iters))
+    ended = _exhausted(s, options) & (~s.failed | jnp.all(s.v == 0))
     return s._replace(
         f=s.f + eps * s.u,
         g=s.g + eps * s.v,
@@ -213,6 +219,12 @@ def _absorb_and_iterate(state: _State, problem: Problem, options: Options) -> _S
     )
 
 
+def rounding(problem: Problem, f: Array, g: Array) -> Array:
+    """What the plan owes to the rounding of f and g, which the iteration cannot see."""
+    size = jnp.vdot(problem.a, jnp.abs(f)) + jnp.vdot(problem.b, jnp.abs(g))
+    return jnp.finfo(f.dtype).eps / 2 * size / problem.eps
+
+
 def _most(problem: Problem) -> Array:
     """What the error is not more than, once one marginal is exact."""
     return jnp.sum(problem.a) + jnp.sum(problem.b)
@@ -222,26 +234,46 @@ def _exhausted(s: _State, options: Options) -> Array:
     return (s.n_iters >= options.max_iterations) | (s.waited >= _PATIENCE)
 
 
-def _length(s: _State) -> Array:
+def _length(s: _State, options: Options) -> Array:
     """Iterations of the next block; 1 and 2 are looked at, for a first rate."""
     short = s.settling | (s.n_iters < 2)
-    return jnp.where(short, 1, jnp.where(s.n_iters == 2, CHECK_EVERY - 2, CHECK_EVERY))
+    length = jnp.where(s.n_iters == 2, CHECK_EVERY - 2, CHECK_EVERY)
+    return jnp.where(short, 1, jnp.minimum(length, options.max_iterations - s.n_iters))
 
 
-def _iterate(s: _State, steps: Steps) -> tuple[Array, Array, Array, Array]:
+def _iterate(
+    s: _State, steps: Steps, options: Options
+) -> tuple[Array, Array, Array, Array, Array]:
     """A block of iterations; the error is that of the state it ends in."""
     # Plain when settling: the error cannot grow, and the second marginal is exact.
     momentum = jnp.where(s.settling, 1, s.momentum)
 
-    def body(_: Array, carry: tuple) -> tuple:
-        u, v, u_next, _ = carry
+    def body(u: Array, v: Array, u_next: Array) -> tuple[Array, Array, Array, Array]:
         u = steps.row.relaxed(u, u_next, momentum)
         v, v_next, u_next = steps.both(u, v, momentum)
         off = steps.row.off(u, u_next), steps.column.off(v, v_next)
         error = jnp.sum(jnp.concatenate(off))
         return *_translated(u, v, u_next, s.settling, steps), error
 
-    return jax.lax.fori_loop(0, _length(s), body, (s.u, s.v, s.u_next, s.error))
+    return _until_near(s, options, body)
+
+
+def _until_near(
+    s: _State, options: Options, body: Callable
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Repeats `body` for the length of a block, or until the error is small."""
+    length = _length(s, options)
+
+    def going(carry: tuple) -> Array:
+        *_, error, i = carry
+        return (i == 0) | ((i < length) & (error > s.aim))
+
+    def step(carry: tuple) -> tuple:
+        u, v, u_next, _, i = carry
+        return *body(u, v, u_next), i + 1
+
+    start = (s.u, s.v, s.u_next, s.error, jnp.zeros_like(s.n_iters))
+    return jax.lax.while_loop(going, step, start)
 
 
 def _translated(
@@ -263,7 +295,9 @@ def _translated(
     return u + t, v - t, u_next + t / (1 + row.softness)
 
 
-def _iterate_symmetric(s: _State, steps: Steps) -> tuple[Array, Array, Array, Array]:
+def _iterate_symmetric(
+    s: _State, steps: Steps, options: Options
+) -> tuple[Array, Array, Array, Array, Array]:
     """As `_iterate` where u = v: the average of u and its transform halves the error.
 
     References:
@@ -271,47 +305,51 @@ def _iterate_symmetric(s: _State, steps: Steps) -> tuple[Array, Array, Array, Ar
     """
     share = jnp.where(s.settling, 1, 0.5)
 
-    def body(_: Array, carry: tuple) -> tuple:
-        _, v, v_next = carry
+    def body(_: Array, v: Array, v_next: Array) -> tuple[Array, Array, Array, Array]:
         new = v + share * (v_next - v)
-        return v, new, steps.rows(new)
+        new_next = steps.rows(new)
+        off = steps.row.off(jnp.where(s.settling, v, new), new_next)
+        return v, new, new_next, jnp.sum(off) / share
 
-    u, v, u_next = jax.lax.fori_loop(0, _length(s), body, (s.u, s.v, s.u_next))
-    off = steps.row.off(jnp.where(s.settling, u, v), u_next)
-    error = jnp.sum(off) / share
-    return u, v, u_next, error
+    return _until_near(s, options, body)
 
 
 def _accepted(
     s: _State,
-    new: tuple[Array, Array, Array, Array],
+    new: tuple[Array, Array, Array, Array, Array],
     threshold: Array,
     options: Options,
 ) -> _State:
     """The outcome of a block, or what was before it where that is not finite."""
-    u, v, u_next, error = new
+    u, v, u_next, error, length = new
     finite = jnp.isfinite(error)  # every u and v enters it
-    momentum, length = s.momentum, _length(s)
+    momentum = s.momentum
     if options.momentum is None:
         momentum = _adapted(momentum, s.error, error, length)
     better = error < s.best
     look = jax.lax.div(s.n_iters, jnp.int32(CHECK_EVERY))
     in_reach = jnp.abs(jnp.concatenate([u, v])).max() <= _reach(u, options.method)
-    s = s._replace(
+    done = (error <= threshold) & in_reach
+    leaving = done | ~in_reach | ~finite | s.failed | _exhausted(s, options)
+    settled = s.settling & leaving
+    tried = s.settling & (s.error <= s.aim)
+    aim = jnp.where(tried, jnp.maximum(s.aim / 3, threshold), s.aim)
+    return s._replace(
         u=jnp.where(finite, u, s.u),
         v=jnp.where(finite, v, s.v),
         u_next=jnp.where(finite, u_next, s.u_next),
         error=error,
-        n_iters=jnp.where(s.settling, s.n_iters, s.n_iters + length),
+        n_iters=jnp.where(settled, s.n_iters, s.n_iters + length),
         errors=s.errors.at[look].set(jnp.where(s.settling, s.errors[look], error)),
         momentum=jnp.where(s.settling, s.momentum, momentum),
         best=jnp.where(better, error, s.best),
         waited=jnp.where(better, 0, s.waited + 1),
-        settled=s.settling,
+        aim=aim,
+        settling=~s.settling & ((error <= s.aim) | leaving),
+        settled=settled,
         failed=s.failed | ~finite,
-        done=(error <= threshold) & in_reach,
+        done=done,
     )
-    return s._replace(settling=s.done | ~in_reach | ~finite | _exhausted(s, options))
 
 
 def _adapted(momentum: Array, before: Array, now: Array, length: Array) -> Array:
@@ -319,12 +357,13 @@ def _adapted(momentum: Array, before: Array, now: Array, length: Array) -> Array
 
     A method with rate r at momentum 1 has at momentum w the rate l that solves
     (l + w - 1)^2 = l w^2 r, as long as l > w - 1; its best w is 2/(1 + sqrt(1 - r)).
-    A rate of w - 1 or less says that w is past its best.
+    Half of the way to it is gone, as one look at the error is a noisy estimate. A rate
+    of w - 1 or less says that w is past its best.
     """
     rate = (now / before) ** (1 / length)
     plain = (rate + momentum - 1) ** 2 / (rate * momentum**2)
     best = 2 / (1 + jnp.sqrt(jnp.maximum(1 - plain, 0)))
-    raised = jnp.maximum(momentum, jnp.minimum(best, _MAX_MOMENTUM))
+    raised = jnp.maximum(momentum, (momentum + jnp.minimum(best, _MAX_MOMENTUM)) / 2)
     lowered = 1 + 0.95 * (momentum - 1)
     known = jnp.where(rate > momentum - 1, raised, lowered)
     known = jnp.maximum(jnp.where(rate < 1, known, momentum), _MIN_MOMENTUM)
