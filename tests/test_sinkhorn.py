@@ -311,7 +311,7 @@ def test_lanes_of_a_batch_do_not_disturb_each_other():
     together = jax.vmap(solve)(x, y, eps)
     for i in range(3):
         for one, many in zip(solve(x[i], y[i], eps[i]), together, strict=True):
-            np.testing.assert_allclose(one, many[i], rtol=2e-4, atol=1e-5)
+            np.testing.assert_allclose(one, many[i], rtol=2e-4, atol=5e-5)
 
 
 def test_costs_by_name_and_by_function(x64):

@@ -120,8 +120,12 @@ def exponent(f: Array, g: Array, C: Array, eps: Array) -> Array:
     gets -inf, and a derivative of 0 instead of inf - inf.
     """
     allowed = ~jnp.isposinf(C)
-    slack = f[:, None] + g - jnp.where(allowed, C, 0)
-    return jnp.where(allowed, jnp.minimum(slack / eps, log_range(C, 0.8)), -jnp.inf)
+    return jnp.where(allowed, _exponent(f, g, jnp.where(allowed, C, 0), eps), -jnp.inf)
+
+
+def _exponent(f: Array, g: Array, C: Array, eps: Array) -> Array:
+    """The same without a derivative, and without the copy of C that it would keep."""
+    return jnp.minimum((f[:, None] + g - C) / eps, log_range(C, 0.8))
 
 
 def log_range(x: Array, share: float) -> float:
@@ -133,13 +137,13 @@ def half_steps(f: Array, g: Array, problem: Problem, method: str) -> Steps:
     soft_a, soft_b = (None, None) if softness is None else (eps * s for s in softness)
     row, column = Side(a, f / eps, soft_a), Side(b, g / eps, soft_b)
     if method == "kernel" and isinstance(costs, Matrix):
-        return _held_steps(jnp.exp(exponent(f, g, costs.C, eps)), row, column)
+        return _held_steps(jnp.exp(_exponent(f, g, costs.C, eps)), row, column)
 
     way = _kernel_way(a) if method == "kernel" else _log_way(a)
     neutral = jnp.full_like(f, way.neutral)
 
     def block(C: Array, g: Array) -> Array:
-        return way.kernel(exponent(f, g, C, eps))
+        return way.kernel(_exponent(f, g, C, eps))
 
     def over_blocks(body: Callable, *columns: Array) -> tuple:
         combine = {"combine": way.combine, "start": neutral}

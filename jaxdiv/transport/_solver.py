@@ -207,7 +207,8 @@ def _absorb_and_iterate(state: _State, problem: Problem, options: Options) -> _S
     )
     log_excess = steps.row.log_excess(s.u, s.u_next)
     # After a failed block comes a step of "log", so that g is a c-transform at the end.
-    ended = _exhausted(s, options) & (~s.failed | jnp.all(s.v == 0))
+    ended = _exhausted(s.n_iters, s.waited, options)
+    ended &= ~s.failed | jnp.all(s.v == 0)
     return s._replace(
         f=s.f + eps * s.u,
         g=s.g + eps * s.v,
@@ -230,8 +231,8 @@ def _most(problem: Problem) -> Array:
     return jnp.sum(problem.a) + jnp.sum(problem.b)
 
 
-def _exhausted(s: _State, options: Options) -> Array:
-    return (s.n_iters >= options.max_iterations) | (s.waited >= _PATIENCE)
+def _exhausted(n_iters: Array, waited: Array, options: Options) -> Array:
+    return (n_iters >= options.max_iterations) | (waited >= _PATIENCE)
 
 
 def _length(s: _State, options: Options) -> Array:
@@ -330,7 +331,10 @@ def _accepted(
     look = jax.lax.div(s.n_iters, jnp.int32(CHECK_EVERY))
     in_reach = jnp.abs(jnp.concatenate([u, v])).max() <= _reach(u, options.method)
     done = (error <= threshold) & in_reach
-    leaving = done | ~in_reach | ~finite | s.failed | _exhausted(s, options)
+    n_iters = s.n_iters + length
+    waited = jnp.where(better, 0, s.waited + 1)
+    leaving = done | ~in_reach | ~finite | s.failed
+    leaving |= _exhausted(n_iters, waited, options)
     settled = s.settling & leaving
     tried = s.settling & (s.error <= s.aim)
     aim = jnp.where(tried, jnp.maximum(s.aim / 3, threshold), s.aim)
@@ -339,11 +343,11 @@ def _accepted(
         v=jnp.where(finite, v, s.v),
         u_next=jnp.where(finite, u_next, s.u_next),
         error=error,
-        n_iters=jnp.where(settled, s.n_iters, s.n_iters + length),
+        n_iters=jnp.where(settled, s.n_iters, n_iters),
         errors=s.errors.at[look].set(jnp.where(s.settling, s.errors[look], error)),
         momentum=jnp.where(s.settling, s.momentum, momentum),
         best=jnp.where(better, error, s.best),
-        waited=jnp.where(better, 0, s.waited + 1),
+        waited=waited,
         aim=aim,
         settling=~s.settling & ((error <= s.aim) | leaving),
         settled=settled,
