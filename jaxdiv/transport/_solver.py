@@ -153,11 +153,15 @@ def _start(problem: Problem, g: Array | None) -> tuple[Array, Array, Array]:
     )
     alone = [(f == jnp.inf) & (a != 0)]
     f = jnp.where(f == jnp.inf, 0, f)
-    g = _blocks.fold(costs, over_rows)[1]
-    alone = jnp.concatenate([*alone, (g == jnp.inf) & (b != 0)])
-    g = jnp.where(g == jnp.inf, 0, g)
-    unknown = jnp.isnan(jnp.concatenate([f, g]))
-    return f, g, jnp.max(jnp.where(unknown, _NAN, jnp.where(alone, _INFEASIBLE, 0)))
+    g_next = _blocks.fold(costs, over_rows)[1]
+    alone = jnp.concatenate([*alone, (g_next == jnp.inf) & (b != 0)])
+    g_next = jnp.where(g_next == jnp.inf, 0, g_next)
+    unknown = jnp.isnan(jnp.concatenate([f, g_next]))
+    return (
+        f,
+        g_next,
+        jnp.max(jnp.where(unknown, _NAN, jnp.where(alone, _INFEASIBLE, 0))),
+    )
 
 
 def _reach(x: Array, method: str) -> float:
