@@ -19,7 +19,7 @@ from jaxdiv.typing import Array
 
 CHECK_EVERY = 5  # iterations between two looks at the error
 _PATIENCE = 100  # looks without a new smallest error before the loop gives up
-_FIRST_AIM = 30.0  # times the threshold; over-relaxed iterates have the larger errors
+_FIRST_AIM = 10.0  # times the threshold; over-relaxed iterates have the larger errors
 _INFEASIBLE, _NAN = 1, 2  # what may be wrong with the start
 _MIN_MOMENTUM, _MAX_MOMENTUM = 1.5, 1.95  # once adapted
 
