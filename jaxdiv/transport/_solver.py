@@ -17,8 +17,8 @@ from jaxdiv.transport import _blocks
 from jaxdiv.transport._half_steps import Problem, Steps, half_steps, log_range
 from jaxdiv.typing import Array
 
-CHECK_EVERY = 5  # iterations between two looks at the error
-_PATIENCE = 100  # looks without a new smallest error before the loop gives up
+CHECK_EVERY = 5  # iterations of a block, after which the momentum is adapted
+_PATIENCE = 100  # blocks without a new smallest error before the loop gives up
 _FIRST_AIM = 10.0  # times the threshold; over-relaxed iterates have the larger errors
 _INFEASIBLE, _NAN = 1, 2  # what may be wrong with the start
 _MIN_MOMENTUM, _MAX_MOMENTUM = 1.5, 1.95  # once adapted
@@ -68,13 +68,13 @@ class _State(NamedTuple):
     g: Array
     u: Array
     v: Array
-    u_next: Array  # transform of v: the next u and, free of charge, the row error
+    u_next: Array  # transform of v: the next u; between two kernels the row excess
     error: Array
     n_iters: Array
     errors: Array
     momentum: Array
     best: Array
-    waited: Array  # looks since the best error
+    waited: Array  # blocks since the best error
     aim: Array  # error at which to try a plain iteration
     settling: Array  # the next block is one plain iteration
     settled: Array  # nothing is left to do with this kernel
@@ -107,7 +107,7 @@ def solve(
         best=inf,
         waited=jnp.zeros((), jnp.int32),
         aim=_FIRST_AIM * problem.threshold,
-        settling=no,
+        settling=jnp.full((), init is not None),  # it may leave nothing to do
         settled=no,
         failed=no,
         done=status > 0,
@@ -207,7 +207,7 @@ def _absorb_and_iterate(state: _State, problem: Problem, options: Options) -> _S
     s = jax.lax.while_loop(
         lambda s: ~s.settled,
         lambda s: _accepted(s, iterate(s, steps, options), threshold, options),
-        state._replace(u_next=state.u, settling=no, settled=no, failed=no),
+        state._replace(u_next=state.u, settled=no, failed=no),
     )
     log_excess = steps.row.log_excess(s.u, s.u_next)
     # After a failed block comes a step of "log", so that g is a c-transform at the end.
