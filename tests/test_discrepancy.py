@@ -327,3 +327,27 @@ def test_invariances(seed, shift, scale):
         rtol=1e-4,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("n", [5, 9, 16])
+def test_second_derivatives_with_a_product_among_the_samples(n, x64):
+    # The two uses of x * y may be fused differently: the diagonal is then not zero.
+    rng = np.random.default_rng(n)
+    args = (*rng.standard_normal((2, n)), 0.7)
+    v, w = ((*rng.standard_normal((2, n)), rng.standard_normal()) for _ in range(2))
+
+    def value(x, y, c):
+        return d.joint_distance_covariance_sqr([x, y, x * y], c=c, estimator="u")
+
+    def slope(*args):
+        return sum(map(jnp.vdot, jax.grad(value, (0, 1, 2))(*args), v))
+
+    def curvature(*args):
+        return jax.jvp(slope, args, w)[1]
+
+    high, low = (
+        slope(*(z + step * along for z, along in zip(args, w, strict=True)))
+        for step in (1e-5, -1e-5)
+    )
+    expected = (high - low) / 2e-5
+    np.testing.assert_allclose(jax.jit(curvature)(*args), expected, rtol=1e-6)
