@@ -146,6 +146,7 @@ def test_loss_against_an_optimiser(x64, alpha):
         np.testing.assert_allclose(slope[i], p - y[i], atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_the_gradient_is_prediction_less_target(x64, alpha):
     theta, y = jnp.array([0.9, 0.4, 0.1, -3.0]), jnp.array([0.1, 0.2, 0.0, 0.7])
@@ -195,6 +196,7 @@ def test_names_and_orders_agree():
         assert named == fenchel_young(theta, y, regularizer=alpha)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", ALPHAS)
 def test_impossible_categories(alpha):
     theta = jnp.array([0.3, -jnp.inf, 0.1, -jnp.inf])

@@ -16,6 +16,7 @@ def cases():
         yield pytest.param(name, marks=[pytest.mark.slow] if inside else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(cases()))
 def test_case(name, x64):
     assert verdict(CASES[name], implicit.root) == "ok"
@@ -52,6 +53,7 @@ def jet(F):
     return solved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", [0.3, 1.0, 4.0])
 def test_three_derivatives_are_those_of_the_newton_jet(t, x64):
     def F(x, t):

@@ -202,6 +202,7 @@ def test_published_values(x64):
     close(divergence.renyi(p, u, 3.0), 0.455739587438467)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 1000, 128_000])
 def test_long_rows(size):
     rng = np.random.default_rng(size)
@@ -241,6 +242,7 @@ def test_no_pair_of_logits_gives_nan(name, parameter):
 IMPOSSIBLE = (np.array([1.0, 2.0, -np.inf]), np.array([0.0, 1.0, 3.0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [n for n in divergence.names() if n not in ("alpha", "gjs", "skew_kl", "skew_rkl")],
@@ -266,6 +268,7 @@ def test_gradients_at_impossible_categories(name, x64):
                 np.testing.assert_allclose(dz[k], difference, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_power_family_at_zeros(x64):
     x, y = (jnp.where(z == -jnp.inf, -jnp.inf, z) for z in IMPOSSIBLE)
     for name, a in (("alpha", 0.3), ("renyi", 0.3), ("renyi", 2.0), ("tsallis", 0.5)):
@@ -336,6 +339,7 @@ def test_extreme_orders(x64):
         assert jnp.isnan(jax.jit(named)(p, u, -0.5))
 
 
+@pytest.mark.slow
 def test_chernoff_information(x64):
     rng = np.random.default_rng(0)
     orders = np.linspace(0, 1, 2001)

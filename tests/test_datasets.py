@@ -17,6 +17,7 @@ def test_digits():
     assert np.bincount(labels).min() > 170
 
 
+@pytest.mark.slow
 def test_mnist5k():
     images, labels = datasets.mnist5k()
     assert images.shape == (5000, 28, 28, 1)

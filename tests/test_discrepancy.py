@@ -123,6 +123,7 @@ def test_gradients_agree_between_methods(x64):
             assert np.isfinite(grads[0][0]).all()
 
 
+@pytest.mark.slow
 def test_constant_samples():
     for method in ("naive", "fast", "blocked"):
         loss = lambda x, m=method: d.distance_correlation_sqr(x, A, method=m)
@@ -137,6 +138,7 @@ def test_an_exponent_is_any_concrete_number(exponent):
     assert d.distance_covariance_sqr(X, A, exponent=exponent) == expected
 
 
+@pytest.mark.slow
 def test_nan_propagates():
     x = jnp.float32(X).at[1].set(jnp.nan)
     for method in ("naive", "fast", "blocked"):
@@ -152,6 +154,7 @@ def test_nan_propagates():
     assert missing.sum() == 6  # and no other
 
 
+@pytest.mark.slow
 def test_gradients_far_from_the_origin():
     x, y = jax.random.normal(jax.random.key(2), (2, 50, 3)) + 1e4
     grad = jax.grad(d.energy_distance)(x, y)
@@ -192,6 +195,7 @@ def test_float32_keeps_its_digits():
         np.testing.assert_allclose(value, exact, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["pairwise", "sort", "blocked"])
 def test_energy_distance_against_scipy(method, x64):
     rng = np.random.default_rng(3)
@@ -270,6 +274,7 @@ def test_mmd_is_unbiased():
     assert abs(values.mean()) < 4 * values.std() / np.sqrt(len(values))
 
 
+@pytest.mark.slow
 def test_pairwise_distance(x64):
     rng = np.random.default_rng(6)
     x, y = rng.normal(size=(6, 3)), rng.normal(size=(4, 3))

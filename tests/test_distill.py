@@ -93,6 +93,7 @@ def gradient_loss(params, z, eps, sigma, name, teacher, quadrature=1.0):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GRADIENTS)
 def test_monte_carlo_gradient_is_that_of_the_divergence(x64, key, name):
     sigma, groups, n = 0.6, 100, 2000
@@ -114,6 +115,7 @@ def test_monte_carlo_gradient_is_that_of_the_divergence(x64, key, name):
         assert standard_error < 0.02 * abs(exact[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 def test_gaussian_student_descends_to_the_minimiser_of_each_divergence(x64, name):
     # No noise; the mean over the student is a quadrature in z, not a sample.
@@ -263,6 +265,7 @@ def test_bins_of_times_outside_and_empty_bins():
     np.testing.assert_array_equal(same, means)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0.125, 20.0, width=32), min_size=1, max_size=30))
 @settings(deadline=None, max_examples=25)
 def test_without_memory_every_bin_has_mean_one(ratios):

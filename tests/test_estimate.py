@@ -48,6 +48,7 @@ def test_mean_over_a_law_is_exact(record, x64):
     np.testing.assert_allclose(weighted.mean(), exact, rtol=1e-12)
 
 
+@pytest.mark.slow
 @each
 def test_gradients_in_the_mean(record, x64):
     law = jnp.exp(jax.nn.log_softmax(X))
@@ -135,6 +136,7 @@ def test_k3_varies_less_than_k1():
         assert k3.var() < k1.var()
 
 
+@pytest.mark.slow
 def test_infinities_clip_and_self_normalisation():
     ratio = jnp.array([-jnp.inf, 0.0, 30.0, jnp.nan])
     for record in RECORDS:
@@ -191,6 +193,7 @@ def test_sequence_kl_ignores_padding():
     assert jnp.isfinite(grad).all()
 
 
+@pytest.mark.slow
 @each
 def test_variational_bounds_are_tight(record, x64):
     log_p, log_q = laws(X, Y)

@@ -148,6 +148,7 @@ def test_equal_laws_and_order_zero_give_zero(x64, name):
     assert (renyi[0] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gamma", "gaussian", "laplace"])
 def test_the_derivative_in_the_order_is_continuous(x64, name):
     first, second, _ = LAWS[name]
@@ -255,6 +256,7 @@ def test_gaussians_near_and_far(x64, distance):
     np.testing.assert_allclose(kl, expected[2], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_independent_gaussians_add_up(x64):
     gaussian = ef.family("gaussian")
     laws = random_gaussians(2, 1), random_gaussians(1, 2)
@@ -380,6 +382,7 @@ OUTSIDE = {  # the second pair of each leaves the domain at a = 2
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_out_of_the_domain_is_infinite(name):
     t1, t2 = (jnp.asarray(x, jnp.float32) for x in OUTSIDE[name])

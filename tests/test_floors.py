@@ -19,6 +19,7 @@ PACKAGE = ROOT / "jaxdiv"
 # are the ground floor and know each other.
 FLOORS = {
     "implicit": 1,
+    "kernels": 1,
     "discrepancy": 2,
     "divergence": 2,
     "transport": 2,

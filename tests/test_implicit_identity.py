@@ -120,6 +120,7 @@ def test_refuses_integers():
         implicit_identity(lambda x, t, dt: dt, jnp.array(1), jnp.array(1.0))
 
 
+@pytest.mark.slow
 def test_psd_sqrt_of_equal_and_of_zero_eigenvalues(x64):
     np.testing.assert_allclose(psd_sqrt(4 * jnp.eye(3)), 2 * np.eye(3), atol=1e-14)
     slope = jax.jacrev(lambda t: psd_sqrt(t * jnp.eye(3)))(4.0)

@@ -37,6 +37,7 @@ def test_anderson_needs_far_fewer_steps(x64):
     np.testing.assert_allclose(fast.value, plain.value, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_pytrees(x64):
     init = {"a": jnp.array(0.0), "c": jnp.zeros((2, 1))}
 

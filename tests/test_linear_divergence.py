@@ -75,6 +75,7 @@ def test_gradient_against_central_differences(x64):
     np.testing.assert_allclose(slope, (high - low) / 2e-5, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [1, 9, 100, None])
 def test_any_chunk(chunk):
     args = inputs()
@@ -89,6 +90,7 @@ def test_no_tokens():
     assert divergence.linear_divergence(*args, "kl", weights=jnp.ones(0)) == 0
 
 
+@pytest.mark.slow
 def test_masked_tokens_hold_anything():
     hidden_s, head_s, hidden_t, head_t = inputs()
     mask = jnp.arange(N) % 3 > 0
@@ -158,6 +160,7 @@ def test_weights_get_their_gradient():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_low_precision_accumulates_in_float32(dtype):
     args = inputs(dtype)
@@ -174,6 +177,7 @@ def test_low_precision_accumulates_in_float32(dtype):
     )
 
 
+@pytest.mark.slow
 def test_mixed_dtypes(x64):
     student, teacher = inputs(jnp.float32)[:2], inputs(jnp.float64)[2:]
     weights = jnp.ones(N, jnp.float32)

@@ -319,6 +319,16 @@ assert len(transport.sharded_sinkhorn(mesh, "rows", x[:56], y, eps=0.3).f.device
 loss = lambda x: transport.sharded_sinkhorn(mesh, "rows", x, y, **options).reg_ot_cost
 same = lambda x: transport.sinkhorn(x, y, **options).reg_ot_cost
 np.testing.assert_allclose(jax.grad(loss)(x), jax.grad(same)(x), rtol=1e-7, atol=1e-10)
+
+# An iteration sums the m numbers of y and one for the error; nothing is gathered.
+auto = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+on_rows = jax.device_put(x[:56], jax.NamedSharding(auto, jax.P("rows")))
+solve = jax.jit(lambda x: transport.sinkhorn(x, y, eps=0.3)[:11])
+program = solve.lower(on_rows).compile().as_text()
+assert "all-gather" not in program and "all-to-all" not in program
+sums = [line.split("= ")[1].split("{")[0] for line in program.splitlines()
+        if " all-reduce(" in line and "/while/body" * 3 in line]
+assert len(sums) == 2 and sums[0] == "f64[40]" and sums[1].startswith("f64[] "), sums
 print("equal")
 """
 

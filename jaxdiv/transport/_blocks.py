@@ -49,14 +49,21 @@ Costs = Matrix | Points
 def of_points(
     x: Array, y: Array, cost: Cost, method: str, block_size: int | None
 ) -> Costs:
-    """Costs of two clouds, held unless "stream" is asked for or they are many."""
+    """Costs of two clouds, held unless they are many or the method never does."""
     if block_size is not None:
         _check.in_range(1, closed=True, block_size=block_size)
-    n, m = x.shape[0], y.shape[0]
-    held = n * m * x.dtype.itemsize <= _HELD_BYTES
-    if method != "stream" and (held or method != "auto"):
+    if method == "auto":
+        method = xla_method(x, y)
+    if method not in ("stream", "pallas"):
         return Matrix(cost_matrix(x, y, cost))
+    n, m = x.shape[0], y.shape[0]
     return Points(x, y, cost, min(m, block_size or max(1, _BLOCK_ENTRIES // n)))
+
+
+def xla_method(x: Array, y: Array) -> str:
+    """The method for clouds of this size, of those without a kernel of their own."""
+    held = x.shape[0] * y.shape[0] * x.dtype.itemsize <= _HELD_BYTES
+    return "kernel" if held else "stream"
 
 
 def size(costs: Costs) -> tuple[int, int]:

@@ -26,9 +26,8 @@ class GroundCost:
 
 
 def _squared_euclidean(x: Array, y: Array) -> Array:
-    # |x|^2 + |y|^2 - 2 x.y around the common mean, where it cancels least
-    centre = jax.lax.stop_gradient((x.mean(0) + y.mean(0)) / 2)
-    x, y = x - centre, y - centre
+    # |x|^2 + |y|^2 - 2 x.y cancels least around the common mean
+    x, y = centred(x, y)
     cross = jnp.matmul(x, y.T, precision="highest")
     return jnp.sum(x**2, -1)[:, None] + jnp.sum(y**2, -1) - 2 * cross
 
@@ -60,6 +59,12 @@ def paired_cost(x: Array, y: Array, cost: Cost) -> Array:
     if callable(cost):
         return jax.vmap(cost)(x, y)
     return jax.vmap(lambda x, y: _NAMED[cost](x[None], y[None])[0, 0])(x, y)
+
+
+def centred(x: Array, y: Array) -> tuple[Array, Array]:
+    """Both clouds around their common mean, a constant in derivatives."""
+    centre = jax.lax.stop_gradient((x.mean(0) + y.mean(0)) / 2)
+    return x - centre, y - centre
 
 
 def mean_cost(x: Array, y: Array, cost: Cost) -> Array:

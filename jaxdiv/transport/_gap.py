@@ -98,7 +98,7 @@ def duality_gap(
     kept = a * jnp.minimum(jnp.exp(log_excess), 1)
     rows = eps * (_surprise(da, a) - entr(da) - kept * above) - da * f
     columns = eps * (_surprise(db, b) - entr(db)) + db * (rounded.cost_left / delta - g)
-    gap = eps * entropy + jnp.sum(jnp.concatenate([rows, columns]))
+    gap = eps * entropy + jnp.sum(rows) + jnp.sum(columns)
     gap = jnp.where(nothing, 0, jnp.maximum(gap, 0))
     blocked = jnp.vdot(db, rounded.forbidden) / delta
     return jnp.where(blocked > 10 * jnp.finfo(a.dtype).eps * total, jnp.inf, gap)

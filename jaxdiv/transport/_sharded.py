@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxdiv.transport import _blocks
 from jaxdiv.transport._cost import clouds
 from jaxdiv.transport._sinkhorn import SinkhornResult, sinkhorn
 from jaxdiv.typing import ArrayLike
@@ -22,7 +23,8 @@ def sharded_sinkhorn(
 ) -> SinkhornResult:
     """`sinkhorn` on many devices: each holds the costs of its own rows.
 
-    An iteration sums one array of m numbers over the devices; f stays where it is.
+    An iteration sums one array of m numbers, and the error, over the devices; f stays
+    where it is.
 
     Args:
       mesh: the devices.
@@ -31,7 +33,8 @@ def sharded_sinkhorn(
         of weight 0 fill it up and are taken off again.
       y: points, shape `(m, d)`, the same on all devices.
       a: weights of x; None is uniform.
-      **options: of `sinkhorn`; `init` is not among them.
+      **options: of `sinkhorn`; `init` is not among them, nor the method `"pallas"`,
+        whose kernel no compiler spreads over devices.
 
     Returns:
       `SinkhornResult`, the same as on one device up to rounding; `f` and `a` are
@@ -59,7 +62,11 @@ def sharded_sinkhorn(
         )
     if "init" in options:
         raise TypeError("init is no option here.")
+    if options.get("method") == "pallas":
+        raise ValueError("method is 'pallas'; expected another on many devices.")
     x, y = clouds(x, y)
+    if options.get("method", "auto") == "auto":
+        options["method"] = _blocks.xla_method(x, y)
     n = x.shape[0]
     fill = -n % mesh.shape[axis_name]
     a = jnp.full(n, 1 / n, x.dtype) if a is None else jnp.asarray(a)

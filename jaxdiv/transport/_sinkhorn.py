@@ -14,7 +14,7 @@ from jaxdiv.transport._blocks import Costs, Matrix
 from jaxdiv.transport._cost import Cost, GroundCost, check_cost, clouds
 from jaxdiv.typing import Array, ArrayLike
 
-_METHODS = ("auto", "kernel", "log", "stream")
+_METHODS = ("auto", "kernel", "log", "pallas", "stream")
 _MASS_TOLERANCE = 1e-4  # relative difference of the two total masses
 
 
@@ -112,10 +112,14 @@ def sinkhorn(
         when they outgrow the dtype; it takes a step of `"log"` where it fails. `"log"`
         stays in the log domain, slower. `"stream"` never holds more than a block of
         the costs, in any derivative either: memory O(n + m), every iteration computes
-        them anew. `"auto"` is `"kernel"` up to 512 MiB of costs, `"stream"` beyond.
+        them anew. `"pallas"`, for the squared Euclidean cost alone, streams the
+        half-steps in the log domain through a kernel for GPU and TPU, and the rest as
+        `"stream"` does; on other devices it is interpreted, which is slow. `"auto"` is
+        `"kernel"` up to 512 MiB of costs and `"stream"` beyond, or `"pallas"` where
+        the default device is a GPU or TPU, the points are float32, and the cost fits.
       momentum: over-relaxation in [1, 2), or `"auto"` to adapt it.
-      block_size: columns of the costs at a time, for `"stream"`; None takes about a
-        million entries.
+      block_size: columns of the costs at a time, where they are streamed; None takes
+        about a million entries.
 
     Returns:
       `SinkhornResult`. Not converged is reported by `converged`, not raised. Costs are
@@ -126,7 +130,7 @@ def sinkhorn(
       TypeError: an input is not of a floating dtype.
       ValueError: a shape does not fit; eps, rho, threshold or momentum is out of
         range; concrete weights are negative, NaN or, with both marginals held, of
-        unequal sums; a name is unknown.
+        unequal sums; a name is unknown, or the method cannot take the cost.
 
     The potentials are differentiable in `x`, `y`, `a`, `b`, `eps` and finite `rho`, in
     every mode and order, by the equations that they solve (a conjugate-gradient solve,
@@ -151,6 +155,7 @@ def sinkhorn(
     """
     check_cost(cost)
     x, y = clouds(x, y)
+    method = _chosen(method, x, y, cost)
     options = _options(threshold, max_iterations, method, momentum)
     costs = _blocks.of_points(x, y, cost, method, block_size)
     data = _data(costs, a, b, eps, rho_a, rho_b)
@@ -214,8 +219,8 @@ def sinkhorn_from_cost(
         raise ValueError(
             f"C has shape {C.shape}; expected at least one row and column."
         )
-    if method == "stream":
-        raise ValueError("method is 'stream'; expected another where C is held.")
+    if method in ("stream", "pallas"):
+        raise ValueError(f"method is {method!r}; expected another where C is held.")
     options = _options(threshold, max_iterations, method, momentum)
     data = _data(Matrix(C), a, b, eps, rho_a, rho_b)
     return _checked_solve(data, init, threshold, options)
@@ -268,9 +273,9 @@ def ot_cost(
       rho_b: price of a second marginal other than b.
       threshold: L1 error of both marginals at which to stop.
       max_iterations: iterations at most.
-      method: `"auto"`, `"kernel"`, `"log"` or `"stream"`.
+      method: `"auto"`, `"kernel"`, `"log"`, `"stream"` or `"pallas"`.
       momentum: over-relaxation in [1, 2), or `"auto"` to adapt it.
-      block_size: columns of the costs at a time, for `"stream"`.
+      block_size: columns of the costs at a time, where they are streamed.
 
     Returns:
       A scalar, `sinkhorn(...).reg_ot_cost`.
@@ -324,11 +329,27 @@ def self_cost(
 ) -> Array:
     """Entropic cost between a cloud and itself, whose two potentials are one."""
     check_cost(cost)
+    method = _chosen(method, x, x, cost)
     options = _options(threshold, max_iterations, method, "auto")
     costs = _blocks.of_points(x, x, cost, method, block_size)
     data = _data(costs, a, a, eps, rho, rho)
     options = options._replace(symmetric=True)
     return _checked_solve(data, None, threshold, options).reg_ot_cost
+
+
+def _chosen(method: str, x: Array, y: Array, cost: Cost) -> str:
+    """What "auto" stands for; any other method as it is."""
+    fits = cost == "sqeuclidean"
+    if method == "pallas" and not fits:
+        raise ValueError(
+            f"cost is {cost!r}; expected 'sqeuclidean' where method is 'pallas'."
+        )
+    if method != "auto":
+        return method
+    method = _blocks.xla_method(x, y)
+    if method == "stream" and fits and x.dtype == jnp.float32:
+        return "pallas" if jax.default_backend() in ("gpu", "tpu") else method
+    return method
 
 
 def _options(
@@ -344,7 +365,7 @@ def _options(
             )
         momentum = float(momentum)
     return _solver.Options(
-        method="log" if method == "log" else "kernel",
+        method=method if method in ("log", "pallas") else "kernel",
         max_iterations=int(max_iterations),
         momentum=None if isinstance(momentum, str) else momentum,
     )

@@ -2,8 +2,8 @@
 
 The unknowns are held as logarithms in units of eps, relative to absorbed potentials:
 `f = f0 + eps * u`, `g = g0 + eps * v`. The half-steps are those of `_half_steps`, by
-way of "kernel" or of "log"; "kernel" takes a step of "log" where a product left the
-range of the dtype.
+way of "kernel", "log" or "pallas"; "kernel" takes a step of "log" where a product left
+the range of the dtype.
 """
 
 import math
@@ -28,7 +28,7 @@ class Options(NamedTuple):
     """How to iterate; hashable, so static under `jit`.
 
     Attributes:
-      method: "kernel" or "log".
+      method: "kernel", "log" or "pallas".
       max_iterations: iterations at most.
       momentum: over-relaxation in [1, 2), or None to adapt it.
       symmetric: the two clouds and their weights are the same, and so is the cost in
@@ -151,17 +151,13 @@ def _start(problem: Problem, g: Array | None) -> tuple[Array, Array, Array]:
         combine=jnp.minimum,
         start=jnp.full_like(a, jnp.inf),
     )
-    alone = [(f == jnp.inf) & (a != 0)]
+    alone = jnp.any((f == jnp.inf) & (a != 0))
     f = jnp.where(f == jnp.inf, 0, f)
     g_next = _blocks.fold(costs, over_rows)[1]
-    alone = jnp.concatenate([*alone, (g_next == jnp.inf) & (b != 0)])
+    alone |= jnp.any((g_next == jnp.inf) & (b != 0))
     g_next = jnp.where(g_next == jnp.inf, 0, g_next)
-    unknown = jnp.isnan(jnp.concatenate([f, g_next]))
-    return (
-        f,
-        g_next,
-        jnp.max(jnp.where(unknown, _NAN, jnp.where(alone, _INFEASIBLE, 0))),
-    )
+    unknown = jnp.isnan(f).any() | jnp.isnan(g_next).any()
+    return f, g_next, jnp.where(unknown, _NAN, jnp.where(alone, _INFEASIBLE, 0))
 
 
 def _reach(x: Array, method: str) -> float:
@@ -256,8 +252,9 @@ def _iterate(
     def body(u: Array, v: Array, u_next: Array) -> tuple[Array, Array, Array, Array]:
         u = steps.row.relaxed(u, u_next, momentum)
         v, v_next, u_next = steps.both(u, v, momentum)
-        off = steps.row.off(u, u_next), steps.column.off(v, v_next)
-        error = jnp.sum(jnp.concatenate(off))
+        # Two sums: joined to one array, a sharded u would be gathered.
+        error = jnp.sum(steps.row.off(u, u_next))
+        error += jnp.sum(steps.column.off(v, v_next))
         return *_translated(u, v, u_next, s.settling, steps), error
 
     return _until_near(s, options, body)
@@ -333,7 +330,9 @@ def _accepted(
         momentum = _adapted(momentum, s.error, error, length)
     better = error < s.best
     look = jax.lax.div(s.n_iters, jnp.int32(CHECK_EVERY))
-    in_reach = jnp.abs(jnp.concatenate([u, v])).max() <= _reach(u, options.method)
+    in_reach = jnp.maximum(jnp.abs(u).max(), jnp.abs(v).max()) <= _reach(
+        u, options.method
+    )
     done = (error <= threshold) & in_reach
     n_iters = s.n_iters + length
     waited = jnp.where(better, 0, s.waited + 1)
