@@ -48,6 +48,7 @@ bench: $(VENV)/.bench ## side by side with the peers
 	$(BIN)/python -m benchmarks.divergence
 	$(BIN)/python -m benchmarks.transport
 	$(BIN)/python -m benchmarks.streaming
+	$(BIN)/python -m benchmarks.map_training
 	$(BIN)/python -m benchmarks.implicit
 	$(BIN)/python -m benchmarks.hypergradients
 	$(BIN)/python -m benchmarks.qp

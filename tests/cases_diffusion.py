@@ -115,6 +115,7 @@ CASES = [
         "jaxdiv.diffusion.sample",
         drawn("heun_edm", steps=5, s_churn=2.0),
         (np.array([0.2, -0.5, 1.0]),),
+        slow=True,
         dtypes=False,  # the noise of a key depends on the dtype
         bad=(
             Bad(sampled("euler"), ValueError, ("sampler", "'heun_edm'", "'one_step'")),

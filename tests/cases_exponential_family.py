@@ -149,18 +149,21 @@ CASES = [
         expfam("chernoff"),
         lambda x, y, a: _exponential_family.expfam_chernoff("poisson", x, y, a),
         (NEGATIVE, np.array(-1.0), np.array(1.3)),
+        slow=True,
     ),
     Case(
         expfam("bhattacharyya"),
         lambda x, y: _exponential_family.expfam_bhattacharyya("bernoulli", x, y),
         (NEGATIVE, np.array(-1.0)),
         order=1,
+        slow=True,
     ),
     Case(
         expfam("squared_hellinger"),
         lambda x, y: _exponential_family.expfam_squared_hellinger("bernoulli", x, y),
         (NEGATIVE, np.array(-1.0)),
         order=1,
+        slow=True,
     ),
     Case(
         "jaxdiv.divergence.ExponentialFamily",

@@ -148,6 +148,7 @@ CASES = [
             lambda x: twisted(x, m), x, KEY, 2
         ),
         (X, MATRIX),
+        slow=True,
         dtypes=False,  # other probes
         bad=(
             Bad(
@@ -173,6 +174,7 @@ CASES = [
         "jaxdiv.transport.round_plan",
         lambda P, z, w: transport.round_plan(P, softmax(z), softmax(w)),
         (PLAN, *LOGITS),
+        slow=True,
         bad=(
             Bad(rounded([[1.0, -1.0]] * 2, None, None), ValueError, ("P", "negative")),
             Bad(rounded([[np.nan, 1.0]] * 2, None, None), ValueError, ("P", "finite")),

@@ -157,6 +157,7 @@ CASES = [
         "jaxdiv.transport.sinkhorn_from_cost",
         costs,
         (COST, EPS),
+        slow=True,
         rtol=1e-5,
         bad=(
             Bad(
@@ -216,6 +217,7 @@ CASES = [
         "jaxdiv.transport.apply_plan",
         lambda x, y, v: transport.apply_plan(solved(x, y), x, y, v, axis=1),
         (X, Y, Y),
+        slow=True,
         rtol=1e-5,
         bad=(
             Bad(
@@ -234,6 +236,7 @@ CASES = [
         "jaxdiv.transport.entropic_map",
         lambda x, y, z: transport.entropic_map(solved(x, y), y, z),
         (X, Y, X + 0.3),
+        slow=True,
         rtol=1e-5,
         bad=(
             Bad(
