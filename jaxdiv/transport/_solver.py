@@ -20,6 +20,7 @@ from jaxdiv.typing import Array
 CHECK_EVERY = 5  # iterations of a block, after which the momentum is adapted
 _PATIENCE = 100  # blocks without a new smallest error before the loop gives up
 _FIRST_AIM = 10.0  # times the threshold; over-relaxed iterates have the larger errors
+_FAILURES = 3  # of a kernel, after which the steps of "log" end the work
 _INFEASIBLE, _NAN = 1, 2  # what may be wrong with the start
 _MIN_MOMENTUM, _MAX_MOMENTUM = 1.5, 1.95  # once adapted
 
@@ -79,6 +80,7 @@ class _State(NamedTuple):
     settling: Array  # the next block is one plain iteration
     settled: Array  # nothing is left to do with this kernel
     failed: Array  # a product left the range of the dtype
+    failures: Array  # how often; from _FAILURES on, steps of "log" since then
     done: Array
 
 
@@ -110,6 +112,7 @@ def solve(
         settling=jnp.full((), init is not None),  # it may leave nothing to do
         settled=no,
         failed=no,
+        failures=jnp.zeros((), jnp.int32),
         done=status > 0,
     )
     state = jax.lax.while_loop(
@@ -165,18 +168,35 @@ def _reach(x: Array, method: str) -> float:
     return log_range(x, 1 / 3) if method == "kernel" else math.inf
 
 
-def _log_step(state: _State, problem: Problem) -> _State:
+def _log_step(
+    state: _State, problem: Problem, threshold: Array, options: Options
+) -> _State:
+    """One step of "log" after a failed block; after the last one, all that are left."""
     steps = half_steps(state.f, state.g, problem, "log")
-    u = steps.rows(state.v)
-    v = steps.columns(u)
-    zero = jnp.zeros_like
+    zero = jnp.zeros_like(state.v)
+    u_next = steps.rows(zero)
+    exhausted = _exhausted(state.n_iters, state.waited, options)
+    stuck = exhausted | (state.failures >= _FAILURES)
+    # What a step of "log" has left is exact in its second marginal.
+    error = jnp.sum(steps.row.off(jnp.zeros_like(u_next), u_next))
+    done = error <= threshold
+    kept = (state.failures > _FAILURES) & (done | exhausted)
+    u = jnp.where(kept, 0, u_next)
+    v = jnp.where(kept, 0, steps.columns(u))
+    taken = jnp.where(stuck, jnp.where(kept, 0, 1), CHECK_EVERY)
+    failures = jnp.maximum(state.failures, _FAILURES) + 1
     return state._replace(
         f=state.f + problem.eps * u,
         g=state.g + problem.eps * v,
-        u=zero(u),
-        v=zero(v),
-        n_iters=state.n_iters + CHECK_EVERY,  # bounds the number of failures
-        failed=zero(state.failed),
+        u=jnp.zeros_like(u),
+        v=zero,
+        u_next=u_next,
+        error=error,
+        n_iters=state.n_iters + taken,  # bounds the number of failures
+        settled=kept,
+        failed=stuck & ~kept,
+        failures=jnp.where(stuck, failures, state.failures),
+        done=kept & done,
     )
 
 
@@ -189,26 +209,32 @@ def _absorb_and_iterate(state: _State, problem: Problem, options: Options) -> _S
     eps = problem.eps
     unseen = jnp.minimum(2 * rounding(problem, state.f, state.g), problem.threshold / 2)
     threshold = problem.threshold - unseen
+    no = jnp.zeros_like(state.failed)
+    state = state._replace(settled=no)
     if options.method == "kernel":
-        # A loop of at most one pass: unlike a `cond` it costs nothing under `vmap`.
+        # A loop and no `cond`: under `vmap` it costs nothing where nothing failed.
         state = jax.lax.while_loop(
-            lambda s: s.failed, lambda s: _log_step(s, problem), state
+            lambda s: s.failed,
+            lambda s: _log_step(s, problem, threshold, options),
+            state,
         )
     if options.symmetric:
-        f = (state.f + state.g) / 2
-        state = state._replace(f=f, g=f)
+        mean = (state.f + state.g) / 2
+        f, g = (jnp.where(state.settled, z, mean) for z in (state.f, state.g))
+        state = state._replace(f=f, g=g)
     steps = half_steps(state.f, state.g, problem, options.method)
     iterate = _iterate_symmetric if options.symmetric else _iterate
-    no = jnp.zeros_like(state.failed)
     s = jax.lax.while_loop(
         lambda s: ~s.settled,
         lambda s: _accepted(s, iterate(s, steps, options), threshold, options),
-        state._replace(u_next=state.u, settled=no, failed=no),
+        state._replace(
+            u_next=jnp.where(state.settled, state.u_next, state.u), failed=no
+        ),
     )
     log_excess = steps.row.log_excess(s.u, s.u_next)
-    # After a failed block comes a step of "log", so that g is a c-transform at the end.
     ended = _exhausted(s.n_iters, s.waited, options)
-    ended &= ~s.failed | jnp.all(s.v == 0)
+    if options.method == "kernel":
+        ended &= ~s.failed  # "log" has the last word
     return s._replace(
         f=s.f + eps * s.u,
         g=s.g + eps * s.v,
@@ -355,6 +381,7 @@ def _accepted(
         settling=~s.settling & ((error <= s.aim) | leaving),
         settled=settled,
         failed=s.failed | ~finite,
+        failures=s.failures + (~finite & ~s.failed),
         done=done,
     )
 
