@@ -45,6 +45,7 @@ docs: $(VENV)/.docs ## build the documentation into docs/_build
 	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
 
 bench: $(VENV)/.bench ## side by side with the peers
+	$(BIN)/python -m benchmarks.bessel
 	$(BIN)/python -m benchmarks.divergence
 	$(BIN)/python -m benchmarks.transport
 	$(BIN)/python -m benchmarks.streaming

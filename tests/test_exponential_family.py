@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jaxdiv.divergence import _exponential_family as ef
 from tests import helpers
+from tests import test_von_mises_fisher as sphere
 from tests.cases_exponential_family import CASES
 
 CHECKED = (0.3, 0.5, 0.999999, 1.0, 2.0)  # against the densities
@@ -502,3 +503,20 @@ def _renyi_orders(t1, t2):
 )
 def test_second_derivatives_of_renyi(case):
     helpers.check_derivatives(case.call, case.args, order=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("law", sphere.PUBLISHED)
+def test_von_mises_fisher(law, x64):
+    dim, p, q, cosine, alpha = law
+    mu_p, mu_q = sphere.directions(dim, cosine)
+    vmf = ef.family("vmf")
+    t1, t2 = vmf.natural(mu_p, p), vmf.natural(mu_q, q)
+    _, h, *_, kl, _, renyi = sphere.PUBLISHED[law]
+    np.testing.assert_allclose(vmf.log_partition(t1), -h, rtol=1e-13)
+    np.testing.assert_allclose(ef.expfam_kl("vmf", t1, t2), kl, rtol=1e-13)
+    value = ef.expfam_renyi("vmf", t1, t2, alpha)
+    np.testing.assert_allclose(value, renyi, rtol=1e-13)
+    assert ef.expfam_kl("vmf", t1, t1) == 0
+    at_uniform = jax.grad(lambda t: ef.expfam_kl("vmf", t, t2))(0 * t1)
+    np.testing.assert_allclose(at_uniform, -t2 / dim, rtol=1e-10)

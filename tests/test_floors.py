@@ -20,7 +20,9 @@ PACKAGE = ROOT / "jaxdiv"
 FLOORS = {
     "implicit": 1,
     "kernels": 1,
+    "special": 1,
     "discrepancy": 2,
+    "distributions": 2,
     "divergence": 2,
     "transport": 2,
     "diffusion": 3,

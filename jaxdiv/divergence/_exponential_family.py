@@ -85,6 +85,8 @@ def family(name: str) -> ExponentialFamily:
     "inverse_gamma"  shape, scale                (-shape - 1, -scale)
     "laplace"        location, scale             (location, scale)
     "poisson"        rate                        log rate
+    "vmf"            mean direction              concentration x mean direction,
+                     ``[..., d]``, concentration ``[..., d]``
     ===============  ==========================  =======================================
 
     Two parameters are a tuple of two arrays or, but for the Gaussian, one array with a

@@ -14,6 +14,7 @@ from jaxdiv import _check
 from jaxdiv._numerics import exp_remainder, exp_remainder_ratio, log1p_ratio
 from jaxdiv.divergence._bregman import log_det_gap, log_ratio
 from jaxdiv.divergence._segment import Line, gap_along, line, renyi_gap
+from jaxdiv.special import log_hyp0f1
 from jaxdiv.typing import Array, ArrayLike, PyTree
 
 
@@ -346,6 +347,15 @@ def _laplace_renyi_near(u: Array, one_less: Array, log_r: Array, e: Array) -> Ar
     return total * log1p_ratio(-e[..., 0] * total)
 
 
+def _vmf_log_partition(theta: Array) -> Array:
+    """Against the uniform law on the sphere."""
+    return log_hyp0f1(theta.shape[-1] / 2, jnp.sum(theta**2, -1) / 4)
+
+
+def _vmf_natural(mean_direction: Array, concentration: Array) -> Array:
+    return concentration[..., None] * mean_direction
+
+
 BUILT_IN = (
     _one(
         "bernoulli",
@@ -425,4 +435,5 @@ BUILT_IN = (
         renyi=_laplace_renyi,
     ),
     _one("poisson", jnp.exp, jnp.log, -np.inf, np.inf),
+    _one("vmf", _vmf_log_partition, _vmf_natural, -np.inf, np.inf, vector=True),
 )
