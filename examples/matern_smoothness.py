@@ -12,6 +12,7 @@ the draws are our own.
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 import time
@@ -133,32 +134,36 @@ def fit(
 ) -> tuple[dict[str, float], float]:
     """Parameters of the highest likelihood, and it; nu is learned where it is None."""
     start = {"smoothness": nu or 1.0, "length": 0.5, "variance": 0.5, "noise": 1e-3}
-    params = {name: jnp.log(jnp.float64(value)) for name, value in start.items()}
-    held = {"smoothness": params.pop("smoothness")} if nu is not None else {}
+    free = {name: jnp.log(jnp.float64(value)) for name, value in start.items()}
+    held = {"smoothness": free.pop("smoothness")} if nu is not None else {}
+    free, value = descend(free, held, x, y, settings.iterations)
+    found = {name: float(jnp.exp(v)) for name, v in (free | held).items()}
+    return found, -float(value)
 
-    def loss(params: dict[str, Array]) -> Array:
-        return negative_log_likelihood(params | held, x, y)
+
+@functools.partial(jax.jit, static_argnames="iterations")
+def descend(
+    free: dict[str, Array], held: dict[str, Array], x: Array, y: Array, iterations: int
+) -> tuple[dict[str, Array], Array]:
+    """The free parameters and the loss after so many iterations."""
+
+    def loss(free: dict[str, Array]) -> Array:
+        return negative_log_likelihood(free | held, x, y)
 
     optimizer = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss)
 
-    @jax.jit
-    def run(params: dict[str, Array]) -> tuple[dict[str, Array], Array]:
-        def step(_: int, carry: tuple) -> tuple:
-            params, state = carry
-            value, slope = value_and_grad(params, state=state)
-            updates, state = optimizer.update(
-                slope, state, params, value=value, grad=slope, value_fn=loss
-            )
-            return optax.apply_updates(params, updates), state
+    def step(_: int, carry: tuple) -> tuple:
+        free, state = carry
+        value, slope = value_and_grad(free, state=state)
+        updates, state = optimizer.update(
+            slope, state, free, value=value, grad=slope, value_fn=loss
+        )
+        return optax.apply_updates(free, updates), state
 
-        start = params, optimizer.init(params)
-        params, _ = jax.lax.fori_loop(0, settings.iterations, step, start)
-        return params, loss(params)
-
-    params, value = run(params)
-    found = {name: float(jnp.exp(v)) for name, v in (params | held).items()}
-    return found, -float(value)
+    start = free, optimizer.init(free)
+    free, _ = jax.lax.fori_loop(0, iterations, step, start)
+    return free, loss(free)
 
 
 def learn(settings: Settings, nu: float) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def of_kappa(function, **options):
         name(function),
         lambda kappa: function(kappa, DIM, **options),
         (KAPPAS,),
+        slow=function is not dist.vmf_log_normalizer,
         bad=(
             Bad(lambda: function(1.0, 1), ValueError, ("dim", "1", "2")),
             Bad(lambda: function(jnp.arange(2), 3), TypeError, ("int32",)),
@@ -63,6 +64,7 @@ def between(function, **options):
         name(function),
         lambda mu_p, p, mu_q, q: function(unit(mu_p), p, unit(mu_q), q, **options),
         BETWEEN,
+        slow=function is not dist.vmf_kl,
         bad=(
             Bad(
                 lambda: function(UNIT[0], 1.0, UNIT[0, :2], 1.0, **options),
@@ -121,6 +123,7 @@ CASES = [
             unit(mu_p), p, unit(mu_q), q, alpha
         ),
         (*BETWEEN, np.array(1.7)),
+        slow=True,
         bad=(
             Bad(
                 lambda: dist.vmf_renyi(UNIT[0], 1.0, UNIT[1], 1.0, 0.0),
@@ -188,6 +191,7 @@ CASES = [
             unit(x), jax.nn.log_softmax(z), unit(mu), kappa
         ),
         (X, LOGITS, np.stack([MU, OTHER]), KAPPAS),
+        slow=True,
         bad=(
             Bad(
                 lambda: dist.vmf_mixture_log_prob(

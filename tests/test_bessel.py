@@ -290,6 +290,7 @@ def test_nan_for_what_has_no_value(f):
     assert np.isnan(out).all(), out
 
 
+@pytest.mark.slow
 def test_negative_orders():
     v, x = jnp.array([-3.0, -30.0]), jnp.array([2.0, 5.0])
     np.testing.assert_array_equal(
@@ -311,6 +312,7 @@ def test_negative_orders():
     np.testing.assert_allclose(special.log_hyp0f1(0.25, 3.0), exact, rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_k_is_smooth_and_even_at_order_zero():
     for x in (0.5, 5.0, 40.0):
         slope = jax.grad(special.log_bessel_k)
@@ -323,6 +325,7 @@ def test_k_is_smooth_and_even_at_order_zero():
 SLOW_DOUBLE = [pytest.param("float64", marks=pytest.mark.slow), "float32"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", SLOW_DOUBLE)
 def test_gradients_are_finite_where_the_value_is(dtype):
     points = STORED[f"{dtype}/points"]
@@ -375,6 +378,7 @@ def test_dtypes():
         special.log_bessel_i(True, 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", SLOW_DOUBLE)
 def test_a_plain_large_order_has_a_program_of_its_own(dtype):
     x = jnp.geomspace(1e-3, 1e5, 50).astype(dtype)
@@ -497,6 +501,7 @@ def test_matern_in_smoothness():
     np.testing.assert_allclose(wide, jnp.exp(-d * d / 2), rtol=3e-3)
 
 
+@pytest.mark.slow
 def test_the_expansions_of_the_paper():
     # Far from its borders; on them it is up to thousands of units off.
     v = jnp.array([0.5, 5.0, 3.0, 200.0, 70.0, 30.0, 14.0])

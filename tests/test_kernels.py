@@ -165,6 +165,7 @@ def loss(method, x, b, eps, whole=True):
     return jnp.sin(result.f).sum() + result.primal_cost + 2 * result.reg_ot_cost
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_derivatives_are_those_of_log(whole, x64):
     x, _, _, b = problem(n=7, m=5)

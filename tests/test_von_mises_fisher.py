@@ -80,6 +80,7 @@ def test_published_values(law, dtype, x64):
         np.testing.assert_allclose(value, expected, rtol=rtol, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("case", CONCENTRATIONS)
 def test_published_concentrations(case, dtype, x64):
@@ -250,6 +251,7 @@ def test_divergences_are_ordered(dim, log_p, log_q, cosine, alpha):
         assert js <= (kl + back) / 4 + slack
 
 
+@pytest.mark.slow
 def test_moments_by_their_definition(x64):
     x, w = sphere_grid()
     mu = np.array([0.6, 0.0, 0.8])
