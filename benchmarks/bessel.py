@@ -8,7 +8,6 @@ units of eps max(1, abs(log f), w), against 60 digits; "lost" is the share of a 
 where a peer is not finite.
 """
 
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
+from benchmarks._bessel_accuracy import DTYPES, STORED, errors
+from benchmarks._bessel_accuracy import FUNCTIONS as ACCURACY
 from examples._report import print_table
 from examples._timing import compiled
 from jaxdiv import special
@@ -25,8 +26,6 @@ from jaxdiv import special
 N = 200_000
 ROUNDS = 7
 BOXES = ((0.0, 150.0), (150.0, 1e4))
-ROOT = pathlib.Path(__file__).parents[1]
-REFERENCES = ROOT / "tests" / "data" / "bessel_references.npz"
 
 
 def scipy_log_i(v: Any, x: Any) -> Any:
@@ -123,27 +122,37 @@ def grid() -> tuple[np.ndarray, ...]:
 
 
 def accuracy(tfp: dict[str, Callable]) -> None:
-    stored, (v, x) = np.load(REFERENCES), grid()
-    at = stored["float64/points"].T
+    v, x = grid()
+    at = STORED["float64/points"].T
     rows = []
     for name, key in (("log I", "log_i"), ("log K", "log_k")):
         ours, theirs = FUNCTIONS[name]
-        exact, rest = stored[f"float64/{key}"], stored[f"float64/{key}/rest"]
-        scale = np.maximum(np.maximum(1, np.abs(exact)), np.hypot(*at))
         rivals = {"jaxdiv": ours, "plesner2024": plesner(ours), "SciPy": theirs}
         if name in tfp:
             rivals["TFP"] = tfp[name]
         for who, f in rivals.items():
             with np.errstate(all="ignore"):
                 lost = 1 - np.isfinite(f(v, x)).mean()
-                error = np.abs(np.asarray(f(*at)) - exact - rest) / scale
-            largest = np.max(error[np.isfinite(error)]) / np.finfo(float).eps
-            rows.append([name, who, f"{lost:.1%}", largest])
+                error = errors(f(*at), key, "float64", "conditioned")
+            rows.append([name, who, f"{lost:.1%}", np.max(error[np.isfinite(error)])])
     print(
         "\nPoints lost of the grid 0 <= v <= 1e5, 1e-10 <= x <= 1e6; the largest error"
     )
     print("in conditioned units of eps at the points of the tests, where not lost.")
     print_table(("function", "who", "lost", "error"), rows)
+
+
+def own_accuracy() -> None:
+    rows = []
+    for name, (f, unit, *_) in ACCURACY.items():
+        row = [name, unit]
+        for dtype in DTYPES:
+            v, x = (jnp.asarray(column) for column in STORED[f"{dtype}/points"].T)
+            row.append(float(errors(jax.jit(f)(v, x), name, dtype, unit).max()))
+        rows.append(row)
+    print("\nLargest error of ours at the points of the tests, in eps of its unit;")
+    print("_v and _x are derivatives.")
+    print_table(("function", "unit", *DTYPES), rows)
 
 
 def main() -> None:
@@ -152,6 +161,7 @@ def main() -> None:
         speed(tfp)
         derivatives()
         accuracy(tfp)
+        own_accuracy()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Ratios, 0F1 and slopes are measured relative to themselves.
 """
 
 import functools
-import pathlib
 import subprocess
 import sys
 
@@ -18,11 +17,17 @@ import numpy as np
 import pytest
 import scipy.special
 
+from benchmarks._bessel_accuracy import (
+    DTYPES,
+    FUNCTIONS,
+    STORED,
+    errors,
+    in_argument,
+    in_order,
+    log_0f1,
+)
 from jaxdiv import special
 from jaxdiv.special import _generate_tables, _tables
-
-STORED = np.load(pathlib.Path(__file__).parent / "data" / "bessel_references.npz")
-DTYPES = ("float64", "float32")
 
 # v, x, log I, log K, d/dv log I, d/dv log K, I_{v+1}/I_v, log 0F1; of 60 digits.
 TABLE = """
@@ -45,50 +50,6 @@ TABLE = """
 @pytest.fixture(autouse=True)
 def _double(x64):
     del x64
-
-
-def in_order(f):
-    """The v-derivative of an elementwise f(v, x)."""
-    return lambda v, x: jax.jvp(lambda v: f(v, x), (v,), (jnp.ones_like(v),))[1]
-
-
-def in_argument(f):
-    return lambda v, x: jax.jvp(lambda x: f(v, x), (x,), (jnp.ones_like(x),))[1]
-
-
-def log_0f1(v, x):
-    return special.log_hyp0f1(v + 1, x * x / 4)
-
-
-FUNCTIONS = {  # of (v, x), the unit of their error, and its bound in each dtype
-    "log_i": (special.log_bessel_i, "conditioned", 4, 4),
-    "log_k": (special.log_bessel_k, "conditioned", 5, 4),
-    "ratio": (special.bessel_i_ratio, "relative", 2, 2),
-    "complement": (special.bessel_i_ratio_complement, "relative", 40, 12),
-    "k_ratio": (special.bessel_k_ratio, "relative", 10, 6),
-    "log_i_v": (in_order(special.log_bessel_i), "absolute", 8, 5),
-    "log_k_v": (in_order(special.log_bessel_k), "absolute", 16, 6),
-    "ratio_x": (in_argument(special.bessel_i_ratio), "relative", 20, 20),
-    "log_hyp0f1": (log_0f1, "relative", 5, 5),
-}
-
-
-def errors(actual, name, dtype, unit):
-    """Errors in units of eps, where the reference is in the range of the dtype."""
-    exact = STORED[f"{dtype}/{name}"]
-    info = np.finfo(dtype)
-    points = STORED[f"{dtype}/points"].astype(np.float64)
-    w = np.hypot(*points.T)
-    scale = {
-        "conditioned": np.maximum(np.maximum(1, np.abs(exact)), w),
-        "absolute": np.maximum(1, np.abs(exact)),
-        "relative": np.abs(exact),
-    }[unit]
-    rest = STORED[f"{dtype}/{name}/rest"]
-    in_range = (exact == 0) | (np.abs(exact) > 100 * info.tiny)
-    in_range &= np.abs(exact) < info.max
-    error = np.abs(np.asarray(actual, np.float64) - exact - rest)
-    return error[in_range] / np.where(scale == 0, 1, scale)[in_range] / info.eps
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
