@@ -85,13 +85,14 @@ def family(name: str) -> ExponentialFamily:
     "inverse_gamma"  shape, scale                (-shape - 1, -scale)
     "laplace"        location, scale             (location, scale)
     "poisson"        rate                        log rate
-    "vmf"            mean direction              concentration x mean direction,
-                     ``[..., d]``, concentration ``[..., d]``
+    "vmf"            direction ``[..., d]``,     concentration times direction,
+                     concentration               ``[..., d]``
     ===============  ==========================  =======================================
 
     Two parameters are a tuple of two arrays or, but for the Gaussian, one array with a
     last axis of 2. The Laplace laws are no exponential family in their location: they
-    have closed forms, from the ordinary parameters.
+    have closed forms, from the ordinary parameters. The von Mises-Fisher laws ("vmf")
+    have their densities against the uniform law on the sphere.
 
     Args:
       name: one of `families`.
