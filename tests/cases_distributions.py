@@ -64,7 +64,7 @@ def between(function, **options):
         name(function),
         lambda mu_p, p, mu_q, q: function(unit(mu_p), p, unit(mu_q), q, **options),
         BETWEEN,
-        slow=function is not dist.vmf_kl,
+        slow=True,
         bad=(
             Bad(
                 lambda: function(UNIT[0], 1.0, UNIT[0, :2], 1.0, **options),

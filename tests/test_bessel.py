@@ -62,6 +62,7 @@ def test_accuracy(name, dtype):
     assert errors(actual, name, dtype, unit).max() <= bounds[DTYPES.index(dtype)]
 
 
+@pytest.mark.slow
 def test_reference_table():
     rows = np.array([row.split() for row in TABLE.strip().splitlines()], float)
     v, x, log_i, log_k, log_i_v, log_k_v, ratio, log_f = rows.T
@@ -78,6 +79,7 @@ def test_reference_table():
     np.testing.assert_allclose(log_0f1(v, x), log_f, rtol=2e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("f", "exact"),
     [
@@ -181,6 +183,7 @@ def test_wronskian(v, x):
     assert abs(log) < 20 * np.finfo(float).eps * max(1, abs(i), np.hypot(v, x))
 
 
+@pytest.mark.slow
 def test_half_integers():
     x = np.array([1e-6, 0.3, 1.5, 2.0, 9.0, 30.0, 1e4])
     log_k = 0.5 * np.log(np.pi / (2 * x)) - x
@@ -304,6 +307,7 @@ def test_gradients_are_finite_where_the_value_is(dtype):
             assert np.isfinite(slope[np.isfinite(value)]).all(), f
 
 
+@pytest.mark.slow
 def test_gradients_at_zero():
     assert jax.grad(special.log_bessel_i, 1)(0.0, 0.0) == 0
     assert jax.grad(special.log_bessel_i, 1)(2.0, 0.0) == jnp.inf
@@ -383,6 +387,7 @@ def test_gradients_of_broadcast_arguments():
     np.testing.assert_allclose(sums[1], of_x.sum(0), rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_inverse_of_the_ratio(dtype):
     v = jnp.array([[0.0], [0.5], [3.0], [24.0], [100.0], [1e5]], dtype)

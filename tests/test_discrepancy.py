@@ -334,6 +334,7 @@ def test_invariances(seed, shift, scale):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 9, 16])
 def test_second_derivatives_with_a_product_among_the_samples(n, x64):
     # The two uses of x * y may be fused differently: the diagonal is then not zero.

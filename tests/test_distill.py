@@ -153,6 +153,7 @@ def test_weight_reference_values(x64, name):
     np.testing.assert_allclose(scaled, PAPER_WEIGHTS[name], rtol=2e-6)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.floats(0.125, 20.0, width=32), min_size=1, max_size=9),
     st.sampled_from(["js", "kl", "le_cam", "pearson_chi2", "softened_rkl"]),
@@ -188,6 +189,7 @@ def test_weight_takes_records_and_is_safe_at_the_ends():
     assert jnp.isnan(weight).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(4, 3), (4, 2, 3, 1)])
 def test_loss_gradient_is_exactly_weight_times_the_difference(key, shape):
     keys = jax.random.split(key, 4)
@@ -202,6 +204,7 @@ def test_loss_gradient_is_exactly_weight_times_the_difference(key, shape):
     np.testing.assert_allclose(value, (g**2).sum() / 8, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_loss_with_unit_weight_is_the_dmd_gradient_bitwise(key):
     x0, teacher, fake = jax.random.normal(key, (3, 8, 5))
     weight = diffusion.f_distill_weight("rkl", jnp.linspace(0.2, 9.0, 8))
@@ -387,6 +390,7 @@ def test_step_is_decided_by_its_key():
     assert first[0].student["mean"] != other[0].student["mean"]
 
 
+@pytest.mark.slow
 def test_step_is_its_parts():
     # One step with one auxiliary update, taken apart by hand with SGD.
     sgd = optax.sgd(0.1)
@@ -417,6 +421,7 @@ def test_step_is_its_parts():
     )
 
 
+@pytest.mark.slow
 def test_state_owns_its_arrays_and_may_be_donated():
     cfg = config()
     state = start(cfg)
@@ -444,6 +449,7 @@ def test_a_nan_in_any_net_shows_in_the_metrics(net):
     assert not all(jnp.isfinite(metric) for metric in metrics.values())
 
 
+@pytest.mark.slow
 def test_nets_in_low_precision_keep_losses_in_float32():
     half = lambda params, x, t: gaussian_denoise(params, x, t).astype(jnp.bfloat16)
     logits = lambda *args: quadratic_logits(*args).astype(jnp.bfloat16)

@@ -231,6 +231,7 @@ def test_donsker_varadhan(x64):
     np.testing.assert_allclose(jax.grad(value)(tq, 0.7), -jnp.exp(tq - 0.7) / 2)
 
 
+@pytest.mark.slow
 def test_knn_kl_against_a_tree(x64):
     rng = np.random.default_rng(2)
     x, y = 100 + rng.normal(size=(300, 3)), 100.5 + rng.normal(size=(400, 3))
@@ -242,6 +243,7 @@ def test_knn_kl_against_a_tree(x64):
         np.testing.assert_allclose(value, expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_knn_kl_finds_the_gaussian_value():
     x, y = jax.random.normal(jax.random.key(0), (2, 3000, 2))
     value = divergence.knn_kl(x, 1.5 * y + 0.5, k=5)

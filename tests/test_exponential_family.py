@@ -141,6 +141,7 @@ def test_kl_and_renyi_against_the_densities(x64, name):
     np.testing.assert_allclose((low + high) / 2, at, rtol=1e-12, atol=1e-26)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAWS)
 def test_equal_laws_and_order_zero_give_zero(x64, name):
     _, _, kl, renyi = table(name)
@@ -399,6 +400,7 @@ def test_out_of_the_domain_is_infinite(name):
         assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_wide_gaussian_against_narrow_is_infinite():
     gaussian = ef.family("gaussian")
     scales = np.array([0.5, 3.0], np.float32)

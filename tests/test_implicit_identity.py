@@ -95,6 +95,7 @@ def fixed_point(W, b):
     return implicit_identity(rule, {"x": x}, (W, b))["x"]
 
 
+@pytest.mark.slow
 def test_a_system_with_two_arguments(x64):
     W = jnp.array([[0.3, -0.2], [0.1, 0.4]])
     b = jnp.array([0.5, -0.3])

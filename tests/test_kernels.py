@@ -110,6 +110,7 @@ def same_solution(pallas, log):
         np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_solves_the_problem_of_log_under_vmap(x64):
     eps = jnp.array([0.2, 1.0])
     both = jax.jit(jax.vmap(lambda eps: solve("pallas", *problem(), eps)))(eps)
@@ -126,6 +127,7 @@ def test_soft_marginals(rhos, x64):
     same_solution(pallas, log)
 
 
+@pytest.mark.slow
 def test_in_single_precision():
     x, y, a, b = problem(np.float32)
     here, far = (

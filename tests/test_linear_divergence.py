@@ -30,6 +30,7 @@ FIXED = [
 QUICK = ("kl", "js", "tv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "div",
     [
@@ -123,6 +124,7 @@ def test_the_teacher_is_a_constant():
         assert (grad == 0).all()
 
 
+@pytest.mark.slow
 def test_forward_mode_raises_and_vmap_works():
     args = inputs()
     loss = lambda hidden: divergence.linear_divergence(hidden, *args[1:], "kl").sum()
@@ -152,6 +154,7 @@ def test_reverse_mode_twice(x64):
         np.testing.assert_allclose(second, expected, rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_weights_get_their_gradient():
     args = inputs()
     loss = lambda w: divergence.linear_divergence(*args, "kl", weights=w)
@@ -188,6 +191,7 @@ def test_mixed_dtypes(x64):
     assert {x.dtype for x in jax.tree.leaves(grads)} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.slow
 def test_no_array_of_tokens_times_vocabulary():
     n, d, v = 512, 64, 4000
     shapes = [(n, d), (d, v)] * 2

@@ -78,6 +78,7 @@ def test_preconditioner_spares_steps(x64):
     assert not plain.converged
 
 
+@pytest.mark.slow
 def test_pytrees_ridge_and_mixed_dtypes(x64):
     b = {"u": jnp.ones(2, jnp.float32), "v": jnp.ones((2, 2), jnp.float64)}
     matvec = lambda t: jax.tree.map(lambda leaf: 3 * leaf, t)

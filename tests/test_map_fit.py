@@ -227,6 +227,7 @@ def random_icnn(depth):
     return apply, jax.tree.map(noise, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, pytest.param(3, marks=slow)])
 def test_icnn_is_convex_whatever_the_weights(depth):
     apply, params = random_icnn(depth)

@@ -82,6 +82,7 @@ def test_singular_covariances(dtype, x64):
     np.testing.assert_allclose(forward, reversed_, atol=10 * atol)
 
 
+@pytest.mark.slow
 def test_gaussian_derivative_where_the_rank_stays(x64):
     rng = np.random.default_rng(3)
     root, turn = rng.standard_normal((2, 4, 2))
@@ -101,6 +102,7 @@ def test_gaussian_derivative_where_the_rank_stays(x64):
     np.testing.assert_allclose(reverse, slopes, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gaussian_derivatives_at_equal_and_zero_eigenvalues(x64):
     zero, eye = np.zeros(3), jnp.eye(3)
     s2 = covariance(np.random.default_rng(4), 3)
@@ -169,6 +171,7 @@ def test_sphere_exp(length, x64):
     np.testing.assert_allclose(np.linalg.norm(in_single, axis=-1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_sphere_exp_derivatives_at_rest(x64):
     x = jnp.array([0.6, 0.8, 0.0])
     tangent = jnp.array([[-0.8, 0.6, 0.0], [0.0, 0.0, 1.0]])
@@ -241,6 +244,7 @@ def test_structured_map_of_a_p_norm_is_optimal(x64):
     assert abs(gap(T)) < gap(turned) / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probes", [1, 5])
 def test_conservativity_penalty(probes, x64):
     rng = np.random.default_rng(8)
@@ -440,6 +444,7 @@ def test_convex_potential_pair(x64):
     np.testing.assert_allclose(bound, spread * shift / 5**0.5, atol=0.05 * spread)
 
 
+@pytest.mark.slow
 def test_the_law_of_the_pair_is_three_gaussians(key):
     _, _, sampler = transport.convex_potential_pair(key, 2, 6)
     x = np.asarray(sampler(jax.random.key(1), 30_000), np.float64)
@@ -484,6 +489,7 @@ def test_map_metrics_identities(x64):
     assert jnp.isposinf(jax.jit(metrics.l2_uvp)(x, x, 0.0))
 
 
+@pytest.mark.slow
 def test_report_of_a_known_map():
     x, y, new, best = known_pair(0)
     report = metrics.map_report(lambda x: best(x) + 0.1, new, y, best)

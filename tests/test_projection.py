@@ -155,6 +155,7 @@ def test_transport(scale, x64):
         np.testing.assert_allclose(mode(f)(0.0), expected, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 @pytest.mark.parametrize("n", [5, 30, 100])
 def test_birkhoff(n, dtype, x64):
@@ -170,6 +171,7 @@ def test_birkhoff(n, dtype, x64):
     assert gap[rows, columns].sum() - np.vdot(gap, P) < 100 * tolerance
 
 
+@pytest.mark.slow
 def test_psd(x64):
     Y = np.random.default_rng(5).standard_normal((4, 4))
     Y = Y + Y.T
@@ -200,6 +202,7 @@ def test_spheres(x64):
     np.testing.assert_allclose(slope, np.eye(2))
 
 
+@pytest.mark.slow
 def test_axis_and_batch(x64):
     y = np.random.default_rng(7).standard_normal((3, 5, 2))
     sizes = np.array([[0.5, 1.0], [1.5, 2.0], [2.5, 3.0]])
@@ -262,6 +265,7 @@ def test_a_batch_of_equations(x64):
     np.testing.assert_allclose(p[1], projection.affine(y[1], A[1], b[1]), atol=1e-14)
 
 
+@pytest.mark.slow
 def test_sections_of_unbounded_boxes(x64):
     y = np.random.default_rng(9).standard_normal((4, 5))
     sizes = np.array([0.5, 1.0, 2.0, 4.0])
@@ -277,6 +281,7 @@ def test_sections_of_unbounded_boxes(x64):
         projection.box_section(y, -np.inf, 1.0, ones, 9.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_a_section_of_entries_of_many_sizes(dtype, x64):
     y = np.random.default_rng(10).standard_normal(1000) * np.logspace(-6, 6, 1000)
