@@ -21,9 +21,9 @@ from jaxdiv.distributions._von_mises_fisher import (
     on_sphere,
     proper,
 )
+from jaxdiv.special._gamma import stirling
 from jaxdiv.typing import Array, ArrayLike, Key
 
-_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
 _LARGE = 8  # from here on Stirling's series has all digits
 
 
@@ -245,13 +245,5 @@ def _log_mean(kappa: Array, dim: int) -> Array:
     value += (b - 0.5) * jnp.log1p(kappa / b)
     value -= (2 * b - 0.5) * jnp.log1p(kappa / (2 * b))
     one, two = jnp.asarray(b, kappa.dtype), jnp.asarray(2 * b, kappa.dtype)
-    rest = _stirling(one + kappa) - _stirling(one)
-    return value + rest - (_stirling(two + kappa) - _stirling(two))
-
-
-def _stirling(z: Array) -> Array:
-    """What log Gamma(z) is more than (z - 1/2) log z - z + log(2 pi)/2."""
-    series = jnp.zeros_like(z)
-    for c in reversed(_STIRLING):
-        series = series / z**2 + c
-    return series / z
+    rest = stirling(one + kappa) - stirling(one)
+    return value + rest - (stirling(two + kappa) - stirling(two))
