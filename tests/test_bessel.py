@@ -63,6 +63,17 @@ def test_accuracy(name, dtype):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_float32_where_float64_is_off(name):
+    f, unit, _, bound = FUNCTIONS[name]
+    with jax.enable_x64(False):  # noqa: FBT003
+        v, x = (jnp.asarray(column) for column in STORED["float32/points"].T)
+        actual = jax.jit(f)(v, x)
+    assert actual.dtype == jnp.float32
+    assert errors(actual, name, "float32", unit).max() <= bound
+
+
+@pytest.mark.slow
 def test_reference_table():
     rows = np.array([row.split() for row in TABLE.strip().splitlines()], float)
     v, x, log_i, log_k, log_i_v, log_k_v, ratio, log_f = rows.T

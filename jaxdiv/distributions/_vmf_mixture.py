@@ -21,7 +21,7 @@ from jaxdiv.typing import Array, ArrayLike, Key
 
 _ASSIGNMENTS = ("hard", "soft")
 _LEAST_SHARE = 1e-8  # of the mass, below which a component is empty
-_LARGEST_RESULTANT = 1e-6  # kept off 1: a component of one point has no fit
+_LEAST_SPREAD = 1e-6  # 1 - r of a component; one of a single point has no fit
 
 
 class VmfMixture(NamedTuple):
@@ -127,7 +127,8 @@ def vmf_mixture_fit(
 
     The means start at points drawn as by k-means++, each with a chance in proportion to
     its cosine distance to those before. A component that has lost its points keeps its
-    mean.
+    mean. The mean resultant length of a component is held at 1 - 1e-6 or less: one of a
+    single point would have an infinite concentration, and an infinite likelihood.
 
     Args:
       key: a key, of the starts.
@@ -256,7 +257,7 @@ def _maximised(
     r = jnp.where(kept, 0, length) / jnp.where(empty, 1, mass)
     if shared:
         r = jnp.full_like(r, jnp.sum(length))
-    r = jnp.minimum(r, 1 - _LARGEST_RESULTANT)
+    r = jnp.minimum(r, 1 - _LEAST_SPREAD)
     kappa = vmf_concentration_from_resultant(r, x.shape[-1])
     floor = jnp.maximum(mass, _LEAST_SHARE)
     return jnp.log(floor / jnp.sum(floor)), means, kappa

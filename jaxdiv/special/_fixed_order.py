@@ -60,7 +60,7 @@ def _deficit(x: Array, *, v: float) -> Array:
 
 
 def _late_deficit(x: Array, v: float) -> Array:
-    # The terms of `_hypergeometric.late`, with x - w in place of -w.
+    # The terms of `_hypergeometric`'s late form, with x - w in place of -w.
     w2 = v * v + x * x
     w = jnp.sqrt(w2)
     rows = debye_rows(x, settings(x).debye)
