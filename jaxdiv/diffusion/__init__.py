@@ -12,7 +12,7 @@ from jaxdiv.diffusion._distill import (
     gan_losses,
     ratio_from_logits,
 )
-from jaxdiv.diffusion._noise import NoiseLaw, edm
+from jaxdiv.diffusion._noise import NoiseLaw, convert, edm, flow, ve, vp
 from jaxdiv.diffusion._precondition import Preconditioning, dsm_loss, precondition
 from jaxdiv.diffusion._sample import sample
 from jaxdiv.diffusion._state import DistillConfig, DistillState, distill_state
@@ -25,14 +25,18 @@ __all__ = [
     "NoiseLaw",
     "Preconditioning",
     "bin_normalise",
+    "convert",
     "distill_state",
     "dsm_loss",
     "edm",
     "f_distill_loss",
     "f_distill_weight",
+    "flow",
     "gan_losses",
     "make_step",
     "precondition",
     "ratio_from_logits",
     "sample",
+    "ve",
+    "vp",
 ]
