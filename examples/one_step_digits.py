@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -126,9 +126,26 @@ def train_teacher(
 
 
 def distil(
-    name: str, recipe: _digits.Recipe, denoise: Apply, teacher: Params, fit: Callable
+    name: str,
+    recipe: _digits.Recipe,
+    denoise: Apply,
+    teacher: Params,
+    fit: Callable,
+    **changes: Any,
 ) -> training.FitResult:
-    """One student; its fake denoiser lends its features to the discriminator."""
+    """One student; its fake denoiser lends its features to the discriminator.
+
+    Args:
+      name: the phase of the run, and its divergence unless `changes` has another.
+      recipe: the settings of the data set.
+      denoise: the network.
+      teacher: its trained parameters.
+      fit: function of the phase, the step, the state and `steps`.
+      **changes: fields of the `DistillConfig` to set otherwise.
+
+    Returns:
+      The finished run.
+    """
     steps, aux_updates = recipe.student_steps, 2
     judge, head_params = networks.pure(_digits.make_head(recipe.features))
 
@@ -148,12 +165,12 @@ def distil(
         law=diffusion.edm(0.02, 20.0),
         t_init=recipe.t_init,
         sigma_data=recipe.sigma_data,
-        divergence=name,
         gan_weight=recipe.gan_weight,
         aux_updates=aux_updates,
         ema_decay=recipe.student_ema,
         time_fraction=0.8,
     )
+    cfg = cfg._replace(**{"divergence": name, **changes})
     state = diffusion.distill_state(cfg, teacher, head_params)
     return fit(name, diffusion.make_step(cfg), state, steps=steps)
 

@@ -56,3 +56,29 @@ def test_a_missing_package_names_the_extra(package, load, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r"jaxdiv\[examples\]"):
         load()
+
+
+def test_mixtures_of_the_plane():
+    laws = {
+        name: datasets.gaussian_mixture_2d(name)
+        for name in ("grid25", "ring8", "imb8", "four")
+    }
+    assert [len(law.weights) for law in laws.values()] == [25, 8, 8, 4]
+    radii = np.linalg.norm(laws["ring8"].means, axis=1)
+    np.testing.assert_allclose(radii, 4, rtol=1e-6)
+    gaps = np.linalg.norm(
+        laws["ring8"].means - np.roll(laws["ring8"].means, 1, 0), axis=1
+    )
+    np.testing.assert_allclose(gaps, 8 * np.sin(np.pi / 8), rtol=1e-5)
+    weights = np.asarray(laws["imb8"].weights)
+    np.testing.assert_allclose(weights[1:] / weights[:-1], 0.6, rtol=1e-5)
+    points = {tuple(point) for point in laws["grid25"].means.tolist()}
+    assert points == {(2.0 * i, 2.0 * j) for i in range(-2, 3) for j in range(-2, 3)}
+    assert {tuple(abs(m)) for m in np.asarray(laws["four"].means)} == {(1.5, 1.5)}
+    stds = {name: float(np.sqrt(law.covs).mean()) for name, law in laws.items()}
+    assert stds == pytest.approx(
+        {"grid25": 0.1, "ring8": 0.3, "imb8": 0.3, "four": 0.4}
+    )
+    for law in laws.values():
+        assert law.weights.dtype == np.float32
+        np.testing.assert_allclose(law.weights.sum(), 1, rtol=1e-6)

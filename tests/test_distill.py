@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxdiv import diffusion, divergence
+from jaxdiv.diffusion._noise import spaced_time
 
 # h(r) as the f-distill paper scales it, at r = 0.01, 0.5, 1, 2, 10.
 RATIOS = np.array([0.01, 0.5, 1.0, 2.0, 10.0])
@@ -56,7 +57,7 @@ class Mixture:
 
     def log_prob(self, x):
         z = (x[..., None] - self.means) ** 2 / self.variances
-        terms = np.log(self.weights) - (z + np.log(2 * np.pi * self.variances)) / 2
+        terms = np.log(self.weights) - (z + jnp.log(2 * np.pi * self.variances)) / 2
         return jax.nn.logsumexp(terms, -1)
 
     def score(self, x):
@@ -70,7 +71,8 @@ def gaussian_log_prob(x, mean, variance):
 def divergence_by_quadrature(name, teacher, mean, variance):
     x = jnp.linspace(-14, 14, 20_001)
     log_q = gaussian_log_prob(x, mean, variance)
-    f = divergence.get(name).f(teacher.log_prob(x) - log_q)
+    record = divergence.get(name) if isinstance(name, str) else name
+    f = record.f(teacher.log_prob(x) - log_q)
     return PAPER_SCALE.get(name, 1.0) * jnp.trapezoid(jnp.exp(log_q) * f, x)
 
 
@@ -302,6 +304,7 @@ def test_discriminator_loss_is_least_at_the_log_ratio(x64):
 TEACHER = {"mean": jnp.array([1.0]), "log_std": jnp.array([np.log(0.5)])}
 HEAD = {"w": jnp.zeros((2, 3))}
 T_INIT = 3.0
+TERMS = ("sim", "fgm", "di")
 
 
 def gaussian_denoise(params, x, t):
@@ -469,7 +472,7 @@ from jaxdiv import diffusion
 from tests import test_distill as toy
 
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
-cfg = toy.config(gan_weight=0.1)
+cfg = toy.config(gan_weight=0.1, **OPTIONS)
 step = jax.jit(diffusion.make_step(cfg))
 batch = 1 + 0.5 * jax.random.normal(jax.random.key(1), (64, 1))
 spread = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
@@ -484,10 +487,14 @@ for given in (batch, spread):
 
 
 @pytest.mark.slow
-def test_eight_devices_give_what_one_gives():
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"family": "expanded", "h_through": True, "ratio_after": 1}],
+)
+def test_eight_devices_give_what_one_gives(options):
     flag = "--xla_force_host_platform_device_count=8"
     done = subprocess.run(
-        [sys.executable, "-c", SHARDED],
+        [sys.executable, "-c", f"OPTIONS = {options}\n{SHARDED}"],
         env={**os.environ, "XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
@@ -495,3 +502,218 @@ def test_eight_devices_give_what_one_gives():
     )
     one, eight = (np.array(line.split(), float) for line in done.stdout.splitlines())
     np.testing.assert_allclose(eight, one, rtol=1e-4, atol=1e-5)
+
+
+# --- The expanded family, and what both families share -------------------------------
+
+
+def stepped(cfg, steps=2, batch=None, state=None):
+    """States and metrics of a few steps, from one compiled function."""
+    state = start(cfg) if state is None else state
+    batch = jnp.linspace(-0.2, 2.0, 8)[:, None] if batch is None else batch
+    step = jax.jit(diffusion.make_step(cfg))
+    found = []
+    for i in range(steps):
+        state, metrics = step(state, batch, jax.random.key(i))
+        found.append((state, metrics))
+    return found
+
+
+def assert_same(one, other, rtol=1e-5):
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-7), one, other
+    )
+
+
+def judged(**options):
+    """The toy with a discriminator that has an opinion, so that ratios differ."""
+    cfg = config(family="expanded", aux_updates=1, **options)
+    w = jnp.array([[0.1, 0.8, -0.3], [0.2, 0.5, -0.2]])
+    return cfg, diffusion.distill_state(cfg, TEACHER, {"w": w})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "gan_weight", "options"),
+    [
+        ("reverse_kl", 0.0, {}),
+        ("js", 0.1, {"terms": TERMS, "h_through": True}),
+    ],
+)
+def test_the_expanded_family_finds_the_teachers_law(name, gan_weight, options):
+    cfg = config(divergence=name, gan_weight=gan_weight, family="expanded", **options)
+    state, metrics = train(cfg, 600)
+    mean, std = student_law(state.ema)
+    assert abs(mean - 1) < 0.06
+    assert abs(std - 0.5) < 0.06
+    assert all(jnp.isfinite(metric).all() for metric in metrics.values())
+    assert int(state.step) == 600
+
+
+@pytest.mark.slow
+def test_the_expanded_step_descends_its_loss():
+    # The student's gradient by hand, on the step's own draws.
+    cfg, state = judged(divergence="js", gan_weight=0.3, h_through=True, terms=TERMS)
+    sgd = optax.sgd(0.1)
+    cfg = cfg._replace(
+        student_optimizer=sgd,
+        fake_optimizer=optax.sgd(0.0),
+        head_optimizer=optax.sgd(0.0),
+        bin_rate=1.0,  # the ratio stays as it is
+    )
+    state = diffusion.distill_state(cfg, TEACHER, state.head)
+    [(new, metrics)] = stepped(cfg, 1, state=state)
+    _, key = jax.random.split(jax.random.key(0))
+    key_x0, key_t = jax.random.split(key)
+    key_u, key_noise = jax.random.split(key_t)
+    ends = np.array([0.05, 5.0]) ** (1 / 7)
+    t = (ends[0] + jax.random.uniform(key_u, (8,)) * (ends[1] - ends[0])) ** 7
+    z, noise = (jax.random.normal(k, (8, 1)) for k in (key_x0, key_noise))
+
+    def loss(student):
+        x0 = gaussian_denoise(student, T_INIT * z, jnp.float32(T_INIT))
+        xt = x0 + t[:, None] * noise
+        logits = quadratic_logits(state.head, None, xt, t)
+        log_ratio = jnp.clip(logits.mean(1), np.log(0.1), np.log(20.0))
+        mean_h = jax.lax.stop_gradient(divergence.get("js").weight(log_ratio).mean())
+        denoised = (gaussian_denoise(p, xt, t) for p in (state.teacher, state.fake))
+        distill = diffusion.uni_instruct_loss(
+            x0, xt, t, *denoised, log_ratio, f="js", h_through=True
+        )
+        gan = jax.nn.softplus(-logits).mean()
+        return distill / mean_h + 0.3 * gan, distill / mean_h
+
+    gradient, distill = jax.grad(loss, has_aux=True)(state.student)
+    np.testing.assert_allclose(metrics["distill_loss"], distill, rtol=1e-4)
+    moved = jax.tree.map(lambda x, y: (x - y) / 0.1, state.student, new.student)
+    for name in TEACHER:
+        np.testing.assert_allclose(moved[name], gradient[name], rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_switches_of_the_expanded_step():
+    run = lambda **options: stepped(*first(judged(**options)))[-1]
+    first = lambda pair: (pair[0], 2, None, pair[1])
+    plain = run(divergence="rkl")
+    # SiD at alpha = 1/2 is both terms of reverse KL; recomputing changes nothing.
+    half = run(divergence="rkl", sid_alpha=0.5)
+    assert_same(half, run(divergence="rkl", terms=("sim", "fgm")), rtol=1e-4)
+    assert_same(plain, run(divergence="rkl", remat=True))
+    assert abs(half[0].student["mean"] - plain[0].student["mean"]) > 1e-6
+    # Ratios that do not count yet make every divergence reverse KL.
+    early = run(divergence="kl", ratio_after=10)
+    assert_same(early[0].student, plain[0].student)
+    counted = run(divergence="kl", ratio_after=1)[0].student
+    assert abs(counted["mean"] - plain[0].student["mean"]) > 1e-6
+
+
+@pytest.mark.slow
+def test_ratios_that_do_not_count_yet_in_the_integral_family():
+    _, state = judged()
+    cfg = config(aux_updates=1)
+    end = lambda cfg: stepped(cfg, 2, None, state)[-1][0].student
+    early = end(cfg._replace(ratio_after=10))
+    assert_same(early, end(cfg._replace(divergence="rkl")))
+    assert abs(end(cfg)["mean"] - early["mean"]) > 1e-6
+
+
+@pytest.mark.slow
+def test_the_student_waits_while_the_others_learn():
+    cfg = config(student_after=2)
+    before = start(cfg)
+    first, second, third = stepped(cfg, 3)
+    for state, metrics in (first, second):
+        for name in ("student", "ema", "student_opt"):
+            assert_same(getattr(state, name), getattr(before, name))
+        assert metrics["loss"] == 0
+        assert metrics["fake_loss"] > 0
+    assert abs(first[0].fake["mean"] - before.fake["mean"]) > 1e-4
+    assert abs(third[0].student["mean"] - before.student["mean"]) > 1e-4
+    assert [int(s.step) for s, _ in (first, second, third)] == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_an_analytic_teacher_has_its_own_function():
+    # The teacher of no parameters; the student starts elsewhere.
+    cfg = config(divergence="rkl")
+    analytic = cfg._replace(
+        teacher_denoise=lambda params, x, t: gaussian_denoise(TEACHER, x, t)
+    )
+    other = {"mean": jnp.array([0.3]), "log_std": jnp.array([0.2])}
+    state = diffusion.distill_state(analytic, (), HEAD, student_params=other)
+    assert_same(state.fake, other)
+    assert_same(state.ema, other)
+    whole = diffusion.distill_state(
+        cfg, TEACHER, HEAD, student_params=other, fake_params=other
+    )
+    ours = stepped(analytic, 2, state=state)[-1][0]
+    theirs = stepped(cfg, 2, state=whole)[-1][0]
+    assert_same(ours._replace(teacher=()), theirs._replace(teacher=()))
+    apart = diffusion.distill_state(
+        cfg, TEACHER, HEAD, student_params=other, fake_params=TEACHER
+    )
+    assert_same(apart.fake, TEACHER)
+
+
+@pytest.mark.slow
+def test_the_expanded_step_in_other_units_is_the_same():
+    # Scaled by 1/2, x_t holds what it held: alpha and sigma go together.
+    cfg, state = judged()
+    law = cfg.law
+    halved = cfg._replace(
+        law=law._replace(
+            alpha=lambda t: law.alpha(t) / 2, sigma=lambda t: law.sigma(t) / 2
+        ),
+        denoise=lambda params, x, t: gaussian_denoise(params, 2 * x, t),
+        discriminate=lambda head, fake, x, t: quadratic_logits(head, fake, 2 * x, t),
+    )
+    assert_same(stepped(cfg, 1, None, state), stepped(halved, 1, None, state), 1e-4)
+
+
+def test_the_time_law_of_uni_instruct():
+    # sigma = (80^(1/7) + (1 - t)(.002^(1/7) - 80^(1/7)))^7 with t uniform in [0, .8]
+    u = np.linspace(0, 1, 11)
+    high, low = 80 ** (1 / 7), 0.002 ** (1 / 7)
+    theirs = (high + (1 - 0.8 * u) * (low - high)) ** 7
+    ours = spaced_time(diffusion.edm(), jnp.asarray(0.8 * u, jnp.float32), 7.0)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    assert ours.max() < 26  # not t_max: small noise is what the student needs
+
+
+@pytest.mark.slow
+def test_the_other_nets_may_see_log_normal_times():
+    cfg = config(aux_log_time=(float(np.log(0.7)), 1e-6), aux_updates=1)
+    cfg = cfg._replace(discriminate=lambda head, fake, x, t: t)
+    [(_, metrics)] = stepped(cfg, 1)
+    expected = np.logaddexp(0, 0.7) + np.logaddexp(0, -0.7)
+    np.testing.assert_allclose(metrics["discriminator_loss"], expected, rtol=1e-5)
+    assert abs(metrics["abs_logit"] - 0.7) > 0.01  # the student's are spread
+
+
+@pytest.mark.slow
+def test_optimizers_may_zero_what_is_not_a_number():
+    cfg, state = judged()
+    chain = optax.chain(optax.zero_nans(), optax.sgd(0.1))
+    poisoned = jax.tree.map(lambda x: x * jnp.nan, TEACHER)
+    state = diffusion.distill_state(
+        cfg._replace(student_optimizer=chain),
+        poisoned,
+        HEAD,
+        student_params=TEACHER,
+        fake_params=TEACHER,
+    )
+    [(new, metrics)] = stepped(cfg._replace(student_optimizer=chain), 1, state=state)
+    assert_same(new.student, TEACHER)
+    assert jnp.isnan(metrics["student_grad_norm"])
+
+
+@pytest.mark.slow
+def test_the_expanded_step_in_low_precision():
+    half = lambda params, x, t: gaussian_denoise(params, x, t).astype(jnp.bfloat16)
+    logits = lambda *args: quadratic_logits(*args).astype(jnp.bfloat16)
+    cfg, state = judged(h_through=True, terms=TERMS)
+    cfg = cfg._replace(denoise=half, discriminate=logits)
+    [(_, metrics)] = stepped(cfg, 1, jnp.ones((8, 1), jnp.bfloat16), state)
+    for name, metric in metrics.items():
+        assert jnp.isfinite(metric), name
+        assert metric.dtype == jnp.float32, name

@@ -9,10 +9,17 @@ from flax import nnx
 
 from jaxdiv import diffusion, networks
 from jaxdiv.networks._conv import conv
+from jaxdiv.networks._song_unet import _Fourier
 from tests import helpers
 
 SMALL = {"model_channels": 8, "channel_mult": (1, 2), "num_blocks": 1}
 CIFAR = {"channel_mult": (2, 2, 2), "attn_resolutions": (16,), "dropout": 0.13}
+NCSNPP = {
+    "embedding_type": "fourier",
+    "channel_mult_noise": 2,
+    "encoder_type": "residual",
+    "resample_filter": (1, 3, 3, 1),
+}
 
 
 def randomised(build, draw=None):
@@ -37,15 +44,18 @@ def randomised(build, draw=None):
         (CIFAR | {"augment_dim": 9, "label_dim": 10}, 55_735_299),
         (CIFAR, 55_732_739),
         (CIFAR | {"label_dim": 10}, 55_734_147),
+        (CIFAR | NCSNPP | {"augment_dim": 9}, 56_397_827),
+        (CIFAR | NCSNPP | {"augment_dim": 9, "label_dim": 10}, 56_400_643),
         ({"img_resolution": 64, "augment_dim": 9}, 61_805_571),
+        ({"img_resolution": 64, "label_dim": 1000, "adm": True}, 295_899_267),
     ],
 )
 def test_parameter_counts_of_edm(options, expected):
-    resolution = options.get("img_resolution", 32)
-    options = {k: v for k, v in options.items() if k != "img_resolution"}
+    options = {"img_resolution": 32, "adm": False} | options
+    network = networks.DhariwalUNet if options.pop("adm") else networks.SongUNet
 
     def build():
-        net = networks.SongUNet(resolution, 3, **options, rngs=nnx.Rngs(0))
+        net = network(in_channels=3, **options, rngs=nnx.Rngs(0))
         return networks.pure(net)[1]
 
     shapes = jax.eval_shape(build)
@@ -180,6 +190,16 @@ TINY = {
         rngs=nnx.Rngs(0),
         **options,
     ),
+    "adm": lambda **options: networks.DhariwalUNet(
+        4,
+        1,
+        model_channels=8,
+        channel_mult=(1,),
+        num_blocks=1,
+        channels_per_head=4,
+        rngs=nnx.Rngs(0),
+        **options,
+    ),
 }
 TINY_X, TINY_LEVEL = jnp.cos(jnp.arange(32.0)).reshape(2, 4, 4, 1), jnp.zeros(2)
 
@@ -250,6 +270,111 @@ def test_labels():
     assert abs(apply(params, same_x, TINY_LEVEL, classes, more) - out).max() > 1e-4
     with pytest.raises(ValueError, match=r"class_labels has shape \(2, 2\)"):
         apply(params, same_x, TINY_LEVEL, more)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unet", "adm"])
+def test_bfloat16_is_close_and_its_gradient_float32(name):
+    # A rounding to bfloat16 is at most 2^-8 off, 2^-9.8 in the mean square. The nets
+    # round some 30 times on the way: 2^-9.8 sqrt(30) = 0.6 %, of which twice is near.
+    def run(**options):
+        apply, params = randomised(lambda: TINY[name](**options))
+
+        def loss(params):
+            out = apply(params, TINY_X, TINY_LEVEL)
+            return (out**2).sum(), out
+
+        (_, out), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        leaves = jax.tree.leaves(grads)
+        assert {x.dtype for x in (out, *leaves)} == {jnp.dtype("float32")}
+        return out, jnp.concatenate([x.ravel() for x in leaves])
+
+    for exact, rounded in zip(run(), run(dtype=jnp.bfloat16), strict=True):
+        error = jnp.linalg.norm(rounded - exact) / jnp.linalg.norm(exact)
+        assert 1e-4 < error < 0.03  # not float32 in disguise
+
+
+@pytest.mark.parametrize("name", ["unet", "adm"])
+def test_remat_keeps_less_for_the_backward_pass(name):
+    # What is kept, by its shapes: XLA's CPU compiler undoes jax.checkpoint.
+    x = jnp.zeros((16, 4, 4, 1))
+
+    def kept(**options):
+        apply, params = networks.pure(nnx.eval_shape(lambda: TINY[name](**options)))
+        backward = lambda p: jax.vjp(lambda p: apply(p, x, jnp.float32(0)), p)[1]
+        shapes = jax.tree.leaves(jax.eval_shape(backward, params))
+        return sum(leaf.size for leaf in shapes)
+
+    assert kept(remat=True) < kept() / 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unet", "adm"])
+def test_remat_changes_no_value(name):
+    def run(**options):
+        apply, params = randomised(lambda: TINY[name](dropout=0.5, **options))
+
+        def loss(params):
+            out = apply(params, TINY_X, TINY_LEVEL, key=jax.random.key(0))
+            return (out**2).sum()
+
+        return jax.jit(jax.value_and_grad(loss))(params)
+
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    jax.tree.map(close, run(remat=True), run())
+
+
+@pytest.mark.parametrize(
+    ("network", "options"),
+    [
+        (networks.SongUNet, NCSNPP),
+        (networks.DhariwalUNet, {"channels_per_head": 8}),
+    ],
+)
+def test_features_of_the_encoder(network, options):
+    size = {"model_channels": 8, "channel_mult": (2, 1, 4), "num_blocks": 1}
+
+    def shapes(features):
+        def call():
+            net = network(8, 3, **size, **options, rngs=nnx.Rngs(0))
+            x, sigma = jnp.ones((2, 8, 8, 3)), jnp.ones(2)
+            return networks.EDMPrecond(net)(x, sigma, features=features)
+
+        return jax.tree.map(lambda leaf: leaf.shape, jax.eval_shape(call))
+
+    levels = ((2, 8, 8, 16), (2, 4, 4, 8), (2, 2, 2, 32))
+    assert shapes("encoder") == ((2, 8, 8, 3), levels)
+    assert shapes(True) == ((2, 8, 8, 3), levels[-1])
+    with pytest.raises(ValueError, match="'decoder'; expected one of 'encoder'"):
+        shapes("decoder")
+
+
+class Shifted(nnx.Module):
+    def __init__(self):
+        self.linear = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+        self.shift = nnx.Variable(jnp.ones(1))
+
+    def __call__(self, x):
+        return self.linear(x) + self.shift[...]
+
+
+def test_a_constant_stays_unless_it_is_given():
+    apply, params = networks.pure(Shifted())
+    assert list(params) == ["linear"]
+    x = jnp.ones((1, 1))
+    apart = apply(params | {"shift": jnp.full(1, 3.0)}, x) - apply(params, x)
+    np.testing.assert_allclose(apart, 2.0, rtol=1e-6)
+
+
+def test_the_frequencies_have_no_gradient_and_come_from_the_seed():
+    draw = lambda seed: _Fourier(1000, rngs=nnx.Rngs(seed))
+    apply, _ = networks.pure(draw(0))
+    freqs = draw(0).freqs[...]
+    np.testing.assert_array_equal(draw(0).freqs[...], freqs)
+    assert abs(freqs - draw(1).freqs[...]).min() > 0
+    assert abs(freqs.std() - 16) < 16 * 4 / np.sqrt(2 * 500)  # 4 standard errors
+    loss = lambda params: jnp.sum(apply(params, jnp.ones(1))[0])
+    assert abs(jax.grad(loss)({"freqs": freqs})["freqs"]).max() == 0
 
 
 @pytest.mark.parametrize("name", NETS)

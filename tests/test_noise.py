@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from jaxdiv import diffusion
+from jaxdiv.distributions import GaussianMixture
 
+LAWS = {
+    "vp": diffusion.vp(),
+    "ve": diffusion.ve(),
+    "edm": diffusion.edm(),
+    "flow": diffusion.flow(),
+}
 # sigma: c_skip, c_out, c_in, c_noise, weight, at sigma_data = 0.5
 PRECONDITIONING = {
     0.002: (0.99998400026, 0.00199998400, 1.99998400, -1.55365202, 250004.0),
@@ -24,6 +31,89 @@ def test_edm_is_its_own_noise_level():
     np.testing.assert_array_equal(law.g2(t), growth)
     assert (law.t_min, law.t_max) == (0.002, 80.0)
     assert law == diffusion.edm()  # equal, so that a jitted function compiles once
+
+
+def test_vp_has_its_reference_values(x64):
+    law = diffusion.vp()
+    for t, alpha, sigma, g2 in [
+        (0.1, 0.946721799, 0.322052536, 2.09),
+        (0.5, 0.281182881, 0.959654202, 10.05),
+        (1.0, 0.006571586, 0.999978407, 20.0),
+    ]:
+        np.testing.assert_allclose(
+            [law.alpha(t), law.sigma(t), law.g2(t)], [alpha, sigma, g2], atol=6e-10
+        )
+        edm_style = np.sqrt(np.exp(0.5 * 19.9 * t**2 + 0.1 * t) - 1)
+        np.testing.assert_allclose(law.sigma(t) / law.alpha(t), edm_style, rtol=1e-12)
+    # Near t = 0, where 1 - alpha^2 would cancel, sigma^2 is beta_min t.
+    single = diffusion.vp().sigma(jnp.float32(1e-7))
+    np.testing.assert_allclose(single, 1e-4, rtol=1e-5)
+
+
+def test_ve_and_flow_are_what_their_papers_say(x64):
+    t = np.array([0.1, 0.5, 0.9])
+    ve, flow = diffusion.ve(0.02, 100.0), diffusion.flow()
+    np.testing.assert_allclose(ve.sigma(t), 0.02 * 5000**t, rtol=1e-12)
+    np.testing.assert_allclose(ve.alpha(t), np.ones(3))
+    np.testing.assert_allclose(flow.alpha(t), 1 - t)
+    np.testing.assert_allclose(flow.sigma(t), t)
+    np.testing.assert_allclose(flow.g2(t), 2 * t / (1 - t))
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_drift_and_diffusion_make_the_law(x64, name):
+    """Differentiated by central differences: the four functions belong together."""
+    law = LAWS[name]
+    t = law.t_min + (law.t_max - law.t_min) * np.array([0.1, 0.5, 0.9])
+    step = 1e-5 * t
+    slope = lambda f: (f(t + step) - f(t - step)) / (2 * step)
+    drift = slope(lambda t: np.log(law.alpha(t)))
+    np.testing.assert_allclose(law.dlog_alpha(t), drift, rtol=1e-8, atol=1e-12)
+    growth = slope(lambda t: law.sigma(t) ** 2)
+    expected = growth - 2 * drift * law.sigma(t) ** 2
+    np.testing.assert_allclose(law.g2(t), expected, rtol=1e-7)
+    # g^2 = 2 sigma^2 d log(sigma / alpha)/dt
+    snr = slope(lambda t: np.log(law.sigma(t) / law.alpha(t)))
+    np.testing.assert_allclose(law.g2(t), 2 * law.sigma(t) ** 2 * snr, rtol=1e-7)
+    assert law.t_min < law.t_max
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_every_conversion_of_what_is_known_exactly(x64, name):
+    law = LAWS[name]
+    mixture = GaussianMixture(
+        np.array([0.3, 0.7]), np.array([[-1.5], [1.0]]), np.array([0.25, 0.49])
+    )
+    t = law.t_min + (law.t_max - law.t_min) * np.array([0.2, 0.4, 0.7])
+    alpha, sigma = law.alpha(t), law.sigma(t)
+    x = alpha[:, None] * np.array([[0.3], [-1.0], [2.0]]) + sigma[:, None]
+    clean = mixture.denoise(x, alpha, sigma)
+    known = {
+        "denoised": clean,
+        "eps": (x - alpha[:, None] * clean) / sigma[:, None],
+        "score": mixture.score(x, alpha, sigma),
+    }
+    # The velocity E[alpha' x0 + sigma' eps | x], by central differences.
+    step = 1e-5 * t
+    slope = lambda f: ((f(t + step) - f(t - step)) / (2 * step))[:, None]
+    known["velocity"] = slope(law.alpha) * clean + slope(law.sigma) * known["eps"]
+    for from_, pred in known.items():
+        for to, expected in known.items():
+            got = diffusion.convert(pred, from_, to, x, t, law)
+            np.testing.assert_allclose(
+                got, expected, rtol=2e-6, err_msg=f"{from_} {to}"
+            )
+    if name == "flow":
+        straight = (x - clean) / t[:, None]
+        np.testing.assert_allclose(known["velocity"], straight, rtol=1e-8)
+
+
+def test_convert_takes_one_time_or_one_each_and_images():
+    x, law = jnp.ones((2, 4, 4, 1)), diffusion.vp()
+    at_once = diffusion.convert(x / 2, "eps", "score", x, jnp.float32(0.3), law)
+    one_each = diffusion.convert(x / 2, "eps", "score", x, jnp.full((2,), 0.3), law)
+    np.testing.assert_allclose(at_once, one_each, rtol=1e-6)
+    np.testing.assert_allclose(at_once, -x / 2 / law.sigma(0.3), rtol=1e-6)
 
 
 @pytest.mark.parametrize("sigma", PRECONDITIONING)

@@ -42,18 +42,25 @@ def edm_in_numpy(x, denoise, steps, rho=7.0, low=0.002, high=80.0):
     return x
 
 
-def vp(t_min=1e-5, beta=(0.1, 20.0)):
-    """The variance-preserving law: any law that a caller makes will do."""
-    log_alpha = lambda t: -0.5 * beta[0] * t - 0.25 * (beta[1] - beta[0]) * t**2
-    rate = lambda t: beta[0] + (beta[1] - beta[0]) * t
-    return diffusion.NoiseLaw(
-        alpha=lambda t: jnp.exp(log_alpha(t)),
-        sigma=lambda t: jnp.sqrt(-jnp.expm1(2 * log_alpha(t))),
-        dlog_alpha=lambda t: -rate(t) / 2,
-        g2=rate,
-        t_min=t_min,
-        t_max=1.0,
-    )
+def laws_score(law):
+    return lambda x, t: mixture_score(x, t, law.alpha(t), law.sigma(t))
+
+
+def numpy_score(x, alpha, sigma):
+    variance = (alpha * STDS) ** 2 + sigma**2
+    pull = (alpha * MEANS - x[..., None]) / variance
+    parts = WEIGHTS * np.exp(-(pull**2) * variance / 2) / np.sqrt(variance)
+    return (parts * pull).sum(-1) / parts.sum(-1)
+
+
+def times_of(law, steps, rho=7.0):
+    low, high = law.t_min ** (1 / rho), law.t_max ** (1 / rho)
+    return np.linspace(high, low, steps) ** rho
+
+
+def start_of(law, key, shape):
+    noise = jax.random.normal(jax.random.split(key)[0], shape, jnp.float64)
+    return np.asarray(law.sigma(law.t_max) * noise)
 
 
 def test_heun_visits_edms_noise_levels_35_times(key):
@@ -92,10 +99,7 @@ def test_heun_is_algorithm_1_of_the_paper(x64, key, steps):
     ("law", "score"),
     [
         (diffusion.edm(), mixture_score),
-        (
-            vp(1e-3),
-            lambda x, t: mixture_score(x, t, vp().alpha(t), vp().sigma(t)),
-        ),
+        (diffusion.vp(t_min=1e-3), laws_score(diffusion.vp())),
     ],
     ids=["edm", "vp"],
 )
@@ -118,16 +122,201 @@ def test_heun_is_of_second_order(x64, key, law, score):
     [{}, {"s_churn": 30.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.0}],
     ids=["deterministic", "churn"],
 )
-@pytest.mark.parametrize("law", [diffusion.edm(), vp(1e-3)], ids=["edm", "vp"])
+@pytest.mark.parametrize(
+    "law", [diffusion.edm(), diffusion.vp(t_min=1e-3)], ids=["edm", "vp"]
+)
 def test_heun_reproduces_the_moments_of_a_mixture(key, law, options):
     n = 20_000
-    score = lambda x, t: mixture_score(x, t, law.alpha(t), law.sigma(t))
-    x = diffusion.sample(law, score, key, (n, 1), steps=60, **options)
-    # Bias of 60 steps, and 4 standard errors of mean, standard deviation and weight.
+    x = diffusion.sample(law, laws_score(law), key, (n, 1), steps=60, **options)
+    check_moments(x)
+
+
+def check_moments(x):
+    """Bias of the steps, and 4 standard errors of mean, deviation and weight."""
+    n = len(x)
     assert abs(x.mean() - MEAN) < 0.01 + 4 * STD / np.sqrt(n)
     assert abs(x.std() - STD) < 0.015 + 4 * STD / np.sqrt(n)
     left = 0.3 * 0.99795 + 0.7 * 0.03640  # mass of the mixture below -0.256
     assert abs((x < -0.256).mean() - left) < 0.01 + 4 * np.sqrt(left * (1 - left) / n)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sampler", "law", "options"),
+    [
+        ("euler", diffusion.flow(), {"steps": 250, "rho": 1.0}),
+        ("heun", diffusion.ve(), {"steps": 100, "rho": 1.0}),
+        ("ddim", diffusion.vp(), {"steps": 250}),
+        ("dpmpp_2m", diffusion.edm(), {"steps": 60}),
+        ("euler_maruyama", diffusion.vp(), {"steps": 500, "rho": 2.0}),
+    ],
+)
+def test_every_sampler_reproduces_the_mixture(key, sampler, law, options):
+    score, shape = laws_score(law), (20_000, 1)
+    check_moments(diffusion.sample(law, score, key, shape, sampler, **options))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "calls"),
+    [
+        ("euler", 5),
+        ("heun", 9),
+        ("heun_edm", 9),
+        ("ddim", 5),
+        ("dpmpp_2m", 5),
+        ("euler_maruyama", 5),
+        ("one_step", 1),
+    ],
+)
+def test_calls_of_the_score(key, sampler, calls):
+    seen = []
+
+    def score(x, t):
+        jax.debug.callback(lambda t: seen.append(float(t)), t, ordered=True)
+        return gaussian_score(x, t)
+
+    options = {} if sampler == "one_step" else {"steps": 5}
+    law = diffusion.edm()
+    x = diffusion.sample(law, score, key, (2, 1), sampler, **options)
+    jax.block_until_ready(x)
+    jax.effects_barrier()
+    assert len(seen) == calls
+    np.testing.assert_allclose(seen[0], law.t_max, rtol=1e-6)
+    if calls > 1:
+        np.testing.assert_allclose(seen[-1], law.t_min, rtol=1e-5)
+
+
+@pytest.mark.parametrize("law", [diffusion.edm(), diffusion.vp(t_min=1e-3)])
+@pytest.mark.parametrize(
+    ("sampler", "order"), [("euler", 1), ("ddim", 1), ("heun", 2), ("dpmpp_2m", 2)]
+)
+def test_order_on_gaussian_data(x64, key, law, sampler, order):
+    """Along the flow of Gaussian data x / std(t) does not change."""
+    std = lambda t: jnp.sqrt((0.5 * law.alpha(t)) ** 2 + law.sigma(t) ** 2)
+    score = lambda x, t: -x / std(t) ** 2
+    x = start_of(law, key, (50, 1)) / std(law.t_max) * std(law.t_min)
+    exact = 0.5**2 * law.alpha(law.t_min) / std(law.t_min) ** 2 * x  # denoised
+    errors = []
+    for n in (64, 128):
+        x = diffusion.sample(
+            law, score, key, (50, 1), sampler, steps=n + 1, dtype=jnp.float64
+        )
+        errors.append(float(jnp.abs(x - exact).mean()))
+    assert errors[1] < 0.01
+    assert abs(np.log2(errors[0] / errors[1]) - order) < 0.1, errors
+
+
+def euler_in_numpy(law, x, grid):
+    for t, after in zip(grid[:-1], grid[1:], strict=True):
+        score = numpy_score(x, law.alpha(t), law.sigma(t))
+        x = x + (after - t) * (law.dlog_alpha(t) * x - law.g2(t) / 2 * score)
+    return x
+
+
+def ddim_in_numpy(law, x, grid):
+    """Eq. (12) of the paper without noise."""
+    for t, after in zip(grid[:-1], grid[1:], strict=True):
+        alpha, sigma = law.alpha(t), law.sigma(t)
+        eps = -sigma * numpy_score(x, alpha, sigma)
+        clean = (x - sigma * eps) / alpha
+        x = law.alpha(after) * clean + law.sigma(after) * eps
+    return x
+
+
+def dpmpp_2m_in_numpy(law, x, grid):
+    """Algorithm 2 of DPM-Solver++ as the paper writes it."""
+    alpha, sigma = np.asarray(law.alpha(grid)), np.asarray(law.sigma(grid))
+    lam = np.log(alpha) - np.log(sigma)
+
+    def model(x, i):
+        return (x + sigma[i] ** 2 * numpy_score(x, alpha[i], sigma[i])) / alpha[i]
+
+    h = lam[1] - lam[0]
+    buffer = [model(x, 0)]
+    x = sigma[1] / sigma[0] * x - alpha[1] * (np.exp(-h) - 1) * buffer[0]
+    for i in range(2, len(grid)):
+        buffer.append(model(x, i - 1))
+        h_last, h = h, lam[i] - lam[i - 1]
+        r = h_last / h
+        d = (1 + 1 / (2 * r)) * buffer[-1] - 1 / (2 * r) * buffer[-2]
+        x = sigma[i] / sigma[i - 1] * x - alpha[i] * (np.exp(-h) - 1) * d
+    return x
+
+
+@pytest.mark.parametrize("law", [diffusion.edm(), diffusion.vp()], ids=["edm", "vp"])
+@pytest.mark.parametrize(
+    ("sampler", "in_numpy"),
+    [
+        ("euler", euler_in_numpy),
+        ("ddim", ddim_in_numpy),
+        ("dpmpp_2m", dpmpp_2m_in_numpy),
+    ],
+)
+def test_samplers_are_their_papers(x64, key, law, sampler, in_numpy):
+    grid = times_of(law, 9, rho=3.0)
+    x = in_numpy(law, start_of(law, key, (6, 1)), grid)
+    alpha, sigma = law.alpha(grid[-1]), law.sigma(grid[-1])
+    expected = (x + sigma**2 * numpy_score(x, alpha, sigma)) / alpha
+    options = {"steps": 9, "rho": 3.0, "dtype": jnp.float64}
+    got = diffusion.sample(law, laws_score(law), key, (6, 1), sampler, **options)
+    np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_ddim_is_exact_for_a_point_mass(x64, key):
+    """Every point that it visits is on the straight path alpha m + sigma eps."""
+    law, seen = diffusion.vp(), []
+
+    def score(x, t):
+        jax.debug.callback(lambda *at: seen.append(at), x, t, ordered=True)
+        return (1.5 * law.alpha(t) - x) / law.sigma(t) ** 2
+
+    x = diffusion.sample(
+        law, score, key, (3, 1), "ddim", steps=4, dtype=jnp.float64
+    ).block_until_ready()
+    jax.effects_barrier()
+    # The start is N(0, sigma^2), and not about alpha m: the noise is what leads there.
+    eps = start_of(law, key, (3, 1)) - 1.5 * law.alpha(law.t_max)
+    eps = eps / law.sigma(law.t_max)
+    for visited, t in seen:
+        expected = 1.5 * law.alpha(t) + law.sigma(t) * eps
+        np.testing.assert_allclose(visited, expected, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(x, 1.5, rtol=1e-9)
+
+
+def euler_maruyamas_variance(law, steps, data=0.5):
+    """What the scheme does to the variance of Gaussian data, without sampling."""
+    grid = times_of(law, steps)
+    spread = lambda t: np.asarray((data * law.alpha(t)) ** 2 + law.sigma(t) ** 2)
+    variance = np.asarray(law.sigma(law.t_max)) ** 2
+    for t, after in zip(grid[:-1], grid[1:], strict=True):
+        dt, g2 = t - after, np.asarray(law.g2(t))
+        factor = 1 - dt * (np.asarray(law.dlog_alpha(t)) + g2 / spread(t))
+        variance = factor**2 * variance + g2 * dt
+    t = grid[-1]
+    return (data**2 * np.asarray(law.alpha(t)) / spread(t)) ** 2 * variance
+
+
+@pytest.mark.parametrize(
+    "law", [diffusion.edm(), diffusion.vp(t_min=1e-3)], ids=["edm", "vp"]
+)
+def test_euler_maruyama_and_its_weak_order(x64, key, law):
+    std = lambda t: jnp.sqrt((0.5 * law.alpha(t)) ** 2 + law.sigma(t) ** 2)
+    score, n = lambda x, t: -x / std(t) ** 2, 40_000
+    for steps in (20, 40):
+        x = diffusion.sample(law, score, key, (n, 1), "euler_maruyama", steps=steps)
+        expected = euler_maruyamas_variance(law, steps)
+        assert abs(x.mean()) < 4 * x.std() / np.sqrt(n)
+        assert abs(x.var() / expected - 1) < 4 * np.sqrt(2 / n)
+    bias = [euler_maruyamas_variance(law, steps + 1) - 0.25 for steps in (256, 512)]
+    assert abs(np.log2(bias[0] / bias[1]) - 1) < 0.1
+
+
+def test_the_settings_for_imagenet_64(key):
+    churn = {"s_churn": 40.0, "s_min": 0.05, "s_max": 50.0, "s_noise": 1.003}
+    law, n = diffusion.edm(), 4000
+    x = diffusion.sample(law, gaussian_score, key, (n, 1), steps=256, **churn)
+    # The noise is a little too large on purpose: up to 2 % in the deviation here.
+    assert 0.5 * (1 - 4 / np.sqrt(2 * n)) < x.std() < 0.5 * (1.02 + 4 / np.sqrt(2 * n))
 
 
 def test_churn_is_noise_between_s_min_and_s_max_only(key):

@@ -1,7 +1,7 @@
-"""Real data that ordinary Python packages ship: nothing is downloaded.
+"""Real data that ordinary Python packages ship, and toys: nothing is downloaded.
 
 `pip install "jaxdiv[examples]"` brings the packages, which are imported when a data
-set is asked for. What comes back are NumPy arrays.
+set is asked for. Real data come back as NumPy arrays.
 """
 
 from jaxdiv.datasets._images import (
@@ -11,5 +11,13 @@ from jaxdiv.datasets._images import (
     digits,
     mnist5k,
 )
+from jaxdiv.datasets._mixtures import gaussian_mixture_2d
 
-__all__ = ["ColorImages", "Images", "color_images", "digits", "mnist5k"]
+__all__ = [
+    "ColorImages",
+    "Images",
+    "color_images",
+    "digits",
+    "gaussian_mixture_2d",
+    "mnist5k",
+]

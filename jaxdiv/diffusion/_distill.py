@@ -19,12 +19,13 @@ _TINY = 1e-6  # keeps quotients finite; small against any ratio inside the clip
 _MAX_LOGIT = 10.0  # e^10 is far outside any clip in use, and far from overflow
 
 
-def _over_heads(logits: Array) -> Array:
+def over_heads(logits: Array) -> Array:
     """The mean over whatever axes follow the batch axis."""
     return logits.reshape(logits.shape[0], -1).mean(1)
 
 
-def _check_batch(**arrays: Array) -> None:
+def check_batch(**arrays: Array) -> None:
+    """Raises ValueError where an array is a scalar."""
     for name, x in arrays.items():
         if x.ndim == 0:
             raise ValueError(f"{name} is a scalar; expected a batch axis.")
@@ -61,12 +62,12 @@ def ratio_from_logits(
       Xu, Nie and Vahdat, 2025, arXiv:2502.15681, section 3.
     """
     (logits,) = _check.floating(logits=logits)
-    _check_batch(logits=logits)
+    check_batch(logits=logits)
     low, high = clip
     _check.positive(clip=low)
     if not low < high:
         raise ValueError(f"clip is {clip}; expected a lower end below the upper.")
-    log_ratio = jnp.clip(_over_heads(logits), -_MAX_LOGIT, _MAX_LOGIT)
+    log_ratio = jnp.clip(over_heads(logits), -_MAX_LOGIT, _MAX_LOGIT)
     return jax.lax.stop_gradient(jnp.clip(jnp.exp(log_ratio), low, high))
 
 
@@ -254,7 +255,7 @@ def f_distill_loss(
         x0=x0, d_teacher=d_teacher, d_fake=d_fake, weight=weight
     )
     _check.same_shape(x0=x0, d_teacher=d_teacher, d_fake=d_fake)
-    _check_batch(x0=x0)
+    check_batch(x0=x0)
     if weight.shape != x0.shape[:1]:
         raise ValueError(
             f"weight has shape {weight.shape}; expected {x0.shape[:1]}, one value for "
@@ -315,13 +316,11 @@ def gan_losses(real_logits: ArrayLike, fake_logits: ArrayLike) -> GanLosses:
     """
     real, fake = _check.floating(real_logits=real_logits, fake_logits=fake_logits)
     _check.same_shape(real_logits=real, fake_logits=fake)
-    _check_batch(real_logits=real)
+    check_batch(real_logits=real)
     softplus = jax.nn.softplus
-    return GanLosses(
-        _over_heads(softplus(fake) + softplus(-real)), generator_loss(fake)
-    )
+    return GanLosses(over_heads(softplus(fake) + softplus(-real)), generator_loss(fake))
 
 
 def generator_loss(fake_logits: Array) -> Array:
     """The generator's side alone, shape `(B,)`."""
-    return _over_heads(jax.nn.softplus(-fake_logits))
+    return over_heads(jax.nn.softplus(-fake_logits))

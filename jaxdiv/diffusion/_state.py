@@ -1,5 +1,6 @@
 """What a distillation is made of, and what it carries from step to step."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import optax
 from jaxdiv import _check
 from jaxdiv.diffusion._distill import weighted_record
 from jaxdiv.diffusion._noise import NoiseLaw, edm
+from jaxdiv.diffusion._uni_instruct import check_switches
 from jaxdiv.divergence import FDivergence
 from jaxdiv.typing import Apply, Array, Params, PyTree
 
@@ -17,11 +19,15 @@ class DistillConfig(NamedTuple):
     """What a distillation is made of.
 
     The defaults are those of f-distill on ImageNet-64; small data want a larger
-    `gan_weight` and a smaller `ema_decay`.
+    `gan_weight` and a smaller `ema_decay`. Uni-Instruct has ``family="expanded"``,
+    ``divergence="kl"``, ``aux_updates=1``, ``time_fraction=0.8``, `t_init` 2.5 and
+    ``aux_log_time=(-1.2, 1.2)``. What concerns gradients alone, such as
+    `optax.zero_nans`, `optax.clip` or a scale, belongs in the optimizers.
 
     Attributes:
       denoise: `(params, x, t) -> denoised`, the one function of teacher, student and
-        fake denoiser; x is `(B, ...)`, t a scalar or `(B,)`.
+        fake denoiser; x is `(B, ...)`, t a scalar or `(B,)`. The student is called
+        with the scalar t_init, the others with `(B,)`.
       discriminate: `(head_params, fake_params, x, t) -> logits`, `(B,)` or
         `(B, heads)`. It may read features of the fake denoiser, whose forward pass
         XLA then shares; the fake denoiser does not learn from it.
@@ -44,6 +50,23 @@ class DistillConfig(NamedTuple):
       rho: times are uniform in t^(1/rho).
       time_fraction: how much of that range is used, from t_min up.
       dmd_normalise: divide a sample's gradient by its mean error, as DMD does.
+      teacher_denoise: the same of the teacher alone, such as the denoiser of an
+        analytic law or one with guidance; None is `denoise`.
+      family: `"integral"` is f-distill, with `f_distill_loss`; `"expanded"` is
+        Uni-Instruct, with `uni_instruct_loss` and the fields below down to `remat`.
+      terms: terms of the expanded loss, see `uni_instruct_loss`.
+      omega: divisor of the expanded loss; `dmd_normalise` is that of the integral.
+      h_through: let the expanded gradient flow through the discriminator's logit.
+      sid_alpha: alpha of `sid_loss`, in the term `sim` of any divergence; 1 leaves the
+        term as it is.
+      distance: distance of `sim_loss`, in the term `sim`.
+      remat: run teacher and fake denoiser again in the student's backward pass, not
+        to store what is inside them; their forward costs twice, memory less.
+      student_after: steps that the student waits, while the other nets learn.
+      ratio_after: steps for which all density ratios count as those of `reverse_kl`,
+        until the discriminator has learned.
+      aux_log_time: mean and standard deviation of log t in the auxiliary updates, as
+        EDM trains; None draws t there as for the student.
     """
 
     denoise: Apply
@@ -64,6 +87,17 @@ class DistillConfig(NamedTuple):
     rho: float = 7.0
     time_fraction: float = 1.0
     dmd_normalise: bool = True
+    teacher_denoise: Apply | None = None
+    family: str = "integral"
+    terms: Collection[str] = ("sim",)
+    omega: str | None = "abs"
+    h_through: bool = False
+    sid_alpha: float = 1.0
+    distance: str = "l2"
+    remat: bool = False
+    student_after: int = 0
+    ratio_after: int = 0
+    aux_log_time: tuple[float, float] | None = None
 
 
 class DistillState(NamedTuple):
@@ -79,6 +113,7 @@ class DistillState(NamedTuple):
       fake_opt: state of the fake denoiser's optimizer.
       head_opt: state of the discriminator's optimizer.
       ratio_bins: running mean of the density ratio in each time bin.
+      step: number of steps done, int32.
     """
 
     teacher: Params
@@ -90,10 +125,16 @@ class DistillState(NamedTuple):
     fake_opt: PyTree
     head_opt: PyTree
     ratio_bins: Array
+    step: Array
 
 
 def distill_state(
-    cfg: DistillConfig, teacher_params: Params, head_params: Params
+    cfg: DistillConfig,
+    teacher_params: Params,
+    head_params: Params,
+    *,
+    student_params: Params | None = None,
+    fake_params: Params | None = None,
 ) -> DistillState:
     """The state before the first step: student and fake denoiser are the teacher.
 
@@ -101,6 +142,8 @@ def distill_state(
       cfg: the distillation.
       teacher_params: parameters of the trained teacher.
       head_params: initial parameters of the discriminator.
+      student_params: initial parameters of the student; None takes the teacher's.
+      fake_params: initial parameters of the fake denoiser; None takes the student's.
 
     Returns:
       `DistillState`; every leaf is a new array, so that the state may be donated.
@@ -127,17 +170,21 @@ def distill_state(
     def copy(params: Params) -> Params:
         return jax.tree.map(jnp.array, params)
 
-    student, fake, head = copy(teacher_params), copy(teacher_params), copy(head_params)
+    if student_params is None:
+        student_params = teacher_params
+    student, head = copy(student_params), copy(head_params)
+    fake = copy(student_params if fake_params is None else fake_params)
     return DistillState(
         teacher=copy(teacher_params),
         student=student,
-        ema=copy(teacher_params),
+        ema=copy(student_params),
         fake=fake,
         head=head,
         student_opt=copy(cfg.student_optimizer.init(student)),
         fake_opt=copy(cfg.fake_optimizer.init(fake)),
         head_opt=copy(cfg.head_optimizer.init(head)),
         ratio_bins=jnp.ones(cfg.bins, jnp.float32),
+        step=jnp.zeros((), jnp.int32),
     )
 
 
@@ -155,3 +202,11 @@ def check_config(cfg: DistillConfig) -> None:
     _check.in_range(high=1.0, closed=True, time_fraction=cfg.time_fraction)
     if cfg.t_init is not None:
         _check.positive(t_init=cfg.t_init)
+    _check.one_of("family", cfg.family, ("expanded", "integral"))
+    check_switches(cfg.terms, cfg.omega, cfg.distance)
+    _check.in_range(sid_alpha=cfg.sid_alpha)
+    _check.in_range(
+        0, closed=True, student_after=cfg.student_after, ratio_after=cfg.ratio_after
+    )
+    if cfg.aux_log_time is not None:
+        _check.positive(aux_log_time=cfg.aux_log_time[1])

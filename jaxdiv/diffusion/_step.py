@@ -1,6 +1,8 @@
 """The training step of one-step distillation: student, fake denoiser, discriminator."""
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,24 +15,35 @@ from jaxdiv.diffusion._distill import (
     f_distill_weight,
     gan_losses,
     generator_loss,
+    over_heads,
     ratio_from_logits,
 )
-from jaxdiv.diffusion._noise import add_noise, spaced_time
+from jaxdiv.diffusion._expansion import uni_weights
+from jaxdiv.diffusion._noise import add_noise, over_data, spaced_time
 from jaxdiv.diffusion._precondition import dsm_error
 from jaxdiv.diffusion._state import DistillConfig, DistillState, check_config
+from jaxdiv.diffusion._uni_instruct import expanded_loss
 from jaxdiv.typing import Array, Key, Params, PyTree
 
 Metrics = dict[str, Array]
 
 
 def _draw_noised(
-    cfg: DistillConfig, key: Key, *clean: Array
+    cfg: DistillConfig,
+    key: Key,
+    *clean: Array,
+    log_time: tuple[float, float] | None = None,
 ) -> tuple[Array, tuple[Array, ...]]:
     """Times, and each of the clean batches noised with one and the same noise."""
     key_t, key_noise = jax.random.split(key)
     x0 = clean[0]
-    u = cfg.time_fraction * jax.random.uniform(key_t, x0.shape[:1], x0.dtype)
-    t = spaced_time(cfg.law, u, cfg.rho)
+    if log_time is None:
+        u = cfg.time_fraction * jax.random.uniform(key_t, x0.shape[:1], x0.dtype)
+        t = spaced_time(cfg.law, u, cfg.rho)
+    else:
+        mean, std = log_time
+        t = jnp.exp(mean + std * jax.random.normal(key_t, x0.shape[:1], x0.dtype))
+        t = jnp.clip(t, cfg.law.t_min, cfg.law.t_max)
     noise = jax.random.normal(key_noise, x0.shape, x0.dtype)
     return t, tuple(add_noise(cfg.law, x, t, noise) for x in clean)
 
@@ -54,7 +67,9 @@ def _aux_loss(
     fake, head = trained
     key_x0, key_t = jax.random.split(key)
     x0 = _generate(cfg, student, key_x0, real)
-    t, (noised, noised_real) = _draw_noised(cfg, key_t, x0, real)
+    t, (noised, noised_real) = _draw_noised(
+        cfg, key_t, x0, real, log_time=cfg.aux_log_time
+    )
     denoised = cfg.denoise(fake, noised, t)
     fake_loss = dsm_error(cfg.law, denoised, x0, t, cfg.sigma_data).mean()
     features = jax.lax.stop_gradient(fake)
@@ -64,6 +79,75 @@ def _aux_loss(
     ).discriminator.mean()
     metrics = {"fake_loss": fake_loss, "discriminator_loss": discriminator_loss}
     return fake_loss + discriminator_loss, metrics
+
+
+def _denoised(
+    cfg: DistillConfig, state: DistillState, noised: Array, t: Array
+) -> tuple[Array, Array]:
+    """What teacher and fake denoiser make of the student's noised samples."""
+    nets = cfg.teacher_denoise or cfg.denoise, cfg.denoise
+    if cfg.remat:
+        nets = tuple(map(jax.checkpoint, nets))
+    return nets[0](state.teacher, noised, t), nets[1](state.fake, noised, t)
+
+
+def _after_warm_up(cfg: DistillConfig, state: DistillState, x: Array, y: Any) -> Array:
+    """`x`, or `y` while the ratios do not count yet."""
+    return jnp.where(state.step < cfg.ratio_after, y, x) if cfg.ratio_after else x
+
+
+def _integral_loss(
+    cfg: DistillConfig,
+    state: DistillState,
+    x0: Array,
+    noised: Array,
+    t: Array,
+    ratio: Array,
+) -> Array:
+    # Nothing flows back through the two denoisers: no need to record them.
+    frozen = jax.lax.stop_gradient(noised)
+    weight = f_distill_weight(cfg.divergence, ratio)
+    return f_distill_loss(
+        x0,
+        *_denoised(cfg, state, frozen, t),
+        _after_warm_up(cfg, state, weight, 1.0),
+        dmd_normalise=cfg.dmd_normalise,
+    )
+
+
+def _expanded_loss(
+    cfg: DistillConfig,
+    state: DistillState,
+    x0: Array,
+    noised: Array,
+    t: Array,
+    ratio: Array,
+    logits: Array,
+) -> Array:
+    log_ratio = jnp.log(ratio)
+    if cfg.h_through:  # its value, with the derivative of the clipped logit
+        low, high = map(math.log, cfg.ratio_clip)
+        logit = jnp.clip(over_heads(logits), low, high)
+        log_ratio = logit + jax.lax.stop_gradient(log_ratio - logit)
+    weights = uni_weights(cfg.divergence, log_ratio)
+    mean = jax.lax.stop_gradient(weights.h.mean())
+    weights = jax.tree.map(
+        lambda w, early: _after_warm_up(cfg, state, w / mean, early),
+        weights,
+        uni_weights("reverse_kl", 0.0),
+    )
+    alpha = cfg.law.alpha(t)
+    return expanded_loss(
+        x0,
+        noised / over_data(alpha, x0),
+        cfg.law.sigma(t) / alpha,
+        *_denoised(cfg, state, noised, t),
+        weights,
+        terms=cfg.terms,
+        omega=cfg.omega,
+        sid_alpha=cfg.sid_alpha,
+        distance=cfg.distance,
+    )
 
 
 def _student_loss(
@@ -80,15 +164,11 @@ def _student_loss(
     normalised, bins = bin_normalise(
         ratio, t, state.ratio_bins, rate=cfg.bin_rate, **limits
     )
-    # Nothing flows back through the two denoisers: no need to record them.
-    frozen = jax.lax.stop_gradient(noised)
-    distill_loss = f_distill_loss(
-        x0,
-        cfg.denoise(state.teacher, frozen, t),
-        cfg.denoise(state.fake, frozen, t),
-        f_distill_weight(cfg.divergence, normalised),
-        dmd_normalise=cfg.dmd_normalise,
-    ) / (x0.size / x0.shape[0])
+    if cfg.family == "integral":
+        distill_loss = _integral_loss(cfg, state, x0, noised, t, normalised)
+    else:
+        distill_loss = _expanded_loss(cfg, state, x0, noised, t, normalised, logits)
+    distill_loss /= x0.size / x0.shape[0]
     gan_loss = generator_loss(logits).mean()
     loss = distill_loss + cfg.gan_weight * gan_loss
     metrics = {
@@ -151,10 +231,26 @@ def _student_update(
     return state, metrics | {"student_grad_norm": optax.tree.norm(grads)}
 
 
+def _student_turn(
+    cfg: DistillConfig, state: DistillState, real: Array, key: Key
+) -> tuple[DistillState, Metrics]:
+    """An update of the student, or while it waits nothing and metrics of 0."""
+
+    def update(state: DistillState) -> tuple[DistillState, Metrics]:
+        return _student_update(cfg, state, real, key)
+
+    if not cfg.student_after:
+        return update(state)
+    _, shapes = jax.eval_shape(update, state)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    waits = state.step < cfg.student_after
+    return jax.lax.cond(waits, lambda state: (state, nothing), update, state)
+
+
 def make_step(
     cfg: DistillConfig,
 ) -> Callable[[DistillState, Array, Key], tuple[DistillState, Metrics]]:
-    r"""The f-distill training step for student, fake denoiser and discriminator.
+    r"""The training step of student, fake denoiser and discriminator.
 
     One step is `aux_updates` updates of the fake denoiser (score matching on the
     student's samples) and of the discriminator (real against fake, noised to one
@@ -162,8 +258,11 @@ def make_step(
 
     .. math:: L = \frac{1}{d}\,L_{distill} + \lambda_{GAN}\,L_g
 
-    where :math:`L_{distill}` is `f_distill_loss` with the weight h of the divergence
-    at the discriminator's ratio, and last the running average of the student.
+    where :math:`L_{distill}` is `f_distill_loss` or `uni_instruct_loss`, as the family
+    of `cfg` says, with the weights of the divergence at the discriminator's ratio,
+    clipped, normalised in its time bin and over the batch; and last the running average
+    of the student. The expanded family sends the gradient through teacher and fake
+    denoiser: a step costs two to three times that of the integral one.
 
     Args:
       cfg: the distillation.
@@ -200,8 +299,9 @@ def make_step(
       True ['abs_logit', 'discriminator_loss']
 
     References:
-      Xu, Nie and Vahdat, 2025, arXiv:2502.15681, algorithm 1; Yin et al., 2024,
-      arXiv:2405.14867 (DMD2), for the two time scales.
+      Xu, Nie and Vahdat, 2025, arXiv:2502.15681, algorithm 1; Wang et al., 2025,
+      arXiv:2505.20755; Yin et al., 2024, arXiv:2405.14867 (DMD2), for the two time
+      scales.
     """
     check_config(cfg)
 
@@ -215,7 +315,8 @@ def make_step(
             state,
             jax.random.split(key_aux, cfg.aux_updates),
         )
-        state, metrics = _student_update(cfg, state, real, key_student)
+        state, metrics = _student_turn(cfg, state, real, key_student)
+        state = state._replace(step=state.step + 1)
         return state, metrics | jax.tree.map(jnp.mean, aux)
 
     return step

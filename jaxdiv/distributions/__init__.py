@@ -5,6 +5,7 @@ against the area of the sphere (`base="surface"`) or against the uniform law
 (`base="uniform"`), which are log S_d apart: some 1e5 in 32768 dimensions.
 """
 
+from jaxdiv.distributions._gaussian_mixture import GaussianMixture
 from jaxdiv.distributions._power_spherical import (
     power_spherical_entropy,
     power_spherical_kl_uniform,
@@ -42,6 +43,7 @@ from jaxdiv.distributions._von_mises_fisher import (
 )
 
 __all__ = [
+    "GaussianMixture",
     "VmfMixture",
     "power_spherical_entropy",
     "power_spherical_kl_uniform",

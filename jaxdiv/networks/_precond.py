@@ -49,7 +49,7 @@ class EDMPrecond(nnx.Module):
         class_labels: Array | None = None,
         augment_labels: Array | None = None,
         *,
-        features: bool = False,
+        features: bool | str = False,
         **options: Any,
     ) -> Any:
         """Denoises.
@@ -59,7 +59,8 @@ class EDMPrecond(nnx.Module):
           sigma: noise level, a scalar or `(B,)`.
           class_labels: one-hot classes `(B, classes)`, for a network that takes them.
           augment_labels: description of an augmentation, likewise.
-          features: return the network's inner features too.
+          features: return the network's inner features too; the network may know
+            several, by name.
           **options: of the network, such as `key` for its dropout.
 
         Returns:
@@ -71,7 +72,7 @@ class EDMPrecond(nnx.Module):
         labels = {"class_labels": class_labels, "augment_labels": augment_labels}
         options |= {name: v for name, v in labels.items() if v is not None}
         if features:
-            options["features"] = True
+            options["features"] = features
         scales = precondition(sigma, self.sigma_data)
         c_skip, c_out, c_in = (
             jnp.reshape(scale, scale.shape + (1,) * (x.ndim - 1) * scale.ndim)

@@ -1,5 +1,6 @@
 """From a module with state to a pure function of a pytree."""
 
+import contextlib
 from typing import Any
 
 from flax import nnx
@@ -17,7 +18,8 @@ def pure(module: nnx.Module) -> tuple[Apply, Params]:
       `(apply, params)`: `apply(params, *args, **kwargs)` is the module's call with
       these parameters, to be jitted, differentiated and vmapped; `params` are nested
       dicts of arrays with strings for keys, which optax, orbax and `jax.tree` take as
-      they are. Variables that are not `nnx.Param` are constants of `apply`.
+      they are. Variables that are not `nnx.Param` are constants of `apply`, unless the
+      dicts that it is given have values under their names too.
 
     Raises:
       ValueError: the module holds a random stream or batch statistics, which a pure
@@ -43,13 +45,17 @@ def pure(module: nnx.Module) -> tuple[Apply, Params]:
                 "LayerNorm or GroupNorm."
             )
     flat = nnx.to_flat_state(weights)
+    constants = nnx.to_flat_state(rest)
 
     def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
         leaves = [
             (path, variable.replace(_at(params, path))) for path, variable in flat
         ]
-        merged = nnx.merge(graph, nnx.from_flat_state(leaves), rest)
-        return merged(*args, **kwargs)
+        for path, variable in constants:
+            with contextlib.suppress(KeyError):
+                variable = variable.replace(_at(params, path))
+            leaves.append((path, variable))
+        return nnx.merge(graph, nnx.from_flat_state(leaves))(*args, **kwargs)
 
     params: Params = {}
     for path, variable in flat:

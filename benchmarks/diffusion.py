@@ -1,0 +1,129 @@
+"""The distillation step and the samplers against the bare calls of their networks.
+
+    python -m benchmarks.diffusion
+
+A step of three networks cannot be faster than the forward and backward passes that it
+is made of, nor a sampler faster than its network: how near are they? Step and passes
+run in turns in one process; a step is one of a scan of ten.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from examples._digits import RECIPES, make_head
+from examples._report import print_table
+from examples._timing import best_of, compiled
+from jaxdiv import datasets, diffusion, networks
+from jaxdiv.typing import Array, Params
+
+AUX_UPDATES, SCAN, ROUNDS = 2, 10, 7
+NETS = {"digits, MLP": "digits", "MNIST-5k, U-Net": "mnist5k"}
+
+
+def load(name: str) -> tuple[Callable, Callable, Params, Params, Array]:
+    """Denoiser, discriminator, the parameters of both, and a batch of real images."""
+    recipe = RECIPES[name]
+    images = getattr(datasets, name)().images[: recipe.batch]
+    net = networks.EDMPrecond(recipe.network(nnx.Rngs(0)), recipe.sigma_data)
+    denoise, params = networks.pure(net)
+    judge, head = networks.pure(make_head(recipe.features))
+
+    def discriminate(head: Params, fake: Params, x: Array, t: Array) -> Array:
+        return judge(head, denoise(fake, x, t, features=True)[1])
+
+    return denoise, discriminate, params, head, jnp.asarray(images)
+
+
+def passes(denoise: Callable, family: str) -> dict[str, tuple[int, Callable]]:
+    """How often each bare pass of a network is in one step, and the pass."""
+
+    def squared(params: Params, x: Array) -> Array:
+        denoised, _ = denoise(params, x, jnp.ones(len(x)), features=True)
+        return jnp.mean(denoised**2)
+
+    in_params = 1 + AUX_UPDATES  # the student's and the fake denoiser's
+    # The integral family goes back through the fake net's features alone.
+    in_x = 1 if family == "integral" else 2
+    # Student and real images in an auxiliary update; the teacher in the student's.
+    forward = 2 * AUX_UPDATES + (2 - in_x)
+    return {
+        "forward": (forward, squared),
+        "gradient in params": (in_params, jax.grad(squared)),
+        "gradient in x": (in_x, jax.grad(squared, 1)),
+    }
+
+
+def step_row(label: str, family: str) -> tuple:
+    """Steps and sums of passes in a second."""
+    denoise, discriminate, params, head, real = load(NETS[label])
+    adam = optax.adam(1e-4, b1=0.0)
+    cfg = diffusion.DistillConfig(
+        denoise,
+        discriminate,
+        adam,
+        adam,
+        adam,
+        family=family,
+        gan_weight=0.1,
+        aux_updates=AUX_UPDATES,
+    )
+    step = diffusion.make_step(cfg)
+
+    def steps(params: Params, real: Array) -> Array:
+        state = diffusion.distill_state(cfg, params, head)
+        keys = jax.random.split(jax.random.key(0), SCAN)
+        return jax.lax.scan(lambda s, key: step(s, real, key), state, keys)[0].ema
+
+    bare = passes(denoise, family)
+    programs = {name: compiled(f, params, real) for name, (_, f) in bare.items()}
+    programs["step"] = compiled(steps, params, real)
+    times = best_of(
+        {k: f for k, (f, _) in programs.items()}, params, real, rounds=ROUNDS
+    )
+    total = sum(count * times[name] for name, (count, _) in bare.items())
+    one = times["step"] / SCAN
+    return label, family, 1e3 / one, 1e3 / total, total / one, programs["step"][1]
+
+
+def sampler_row(label: str, sampler: str, steps: int, evaluations: int) -> tuple:
+    """Milliseconds of a sampler and of as many bare calls of its network."""
+    denoise, _, params, _, real = load(NETS[label])
+
+    def call(params: Params, x: Array) -> Array:
+        return denoise(params, x, jnp.float32(1.0))
+
+    def draw(params: Params, x: Array) -> Array:
+        def score(x: Array, t: Array) -> Array:
+            return (denoise(params, x, t) - x) / t**2
+
+        return diffusion.sample(
+            diffusion.edm(), score, jax.random.key(0), x.shape, sampler, steps=steps
+        )
+
+    programs = {"call": compiled(call, params, real)[0]}
+    programs["sampler"] = compiled(draw, params, real)[0]
+    times = best_of(programs, params, real, rounds=ROUNDS)
+    bare = evaluations * times["call"]
+    return label, sampler, evaluations, times["sampler"], bare, times["sampler"] / bare
+
+
+def main() -> None:
+    families = ("integral", "expanded")
+    print_table(
+        ("net", "family", "steps/s", "sums of passes/s", "ratio", "compile s"),
+        [step_row(net, family) for net in NETS for family in families],
+    )
+    print()
+    samplers = (("heun_edm", 18, 35), ("euler", 35, 35), ("dpmpp_2m", 35, 35))
+    print_table(
+        ("net", "sampler", "NFE", "ms", "ms of bare calls", "ratio"),
+        [sampler_row(net, *sampler) for net in NETS for sampler in samplers],
+    )
+
+
+if __name__ == "__main__":
+    main()

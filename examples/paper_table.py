@@ -1,0 +1,139 @@
+"""The tables of three papers on diffusion models, on data that fit two cores.
+
+    python -m examples.paper_table --rows 1 2 3 4 5 6
+
+Row 1 fits a Gaussian to two modes, row 2 distils mixtures of the plane, row 3 follows
+log-densities along samples, row 4 superposes models, row 5 distils a model of digits
+into one step by six losses, row 6 does it with digits of 28 x 28 pixels.
+
+Xu, Nie and Vahdat, 2025, arXiv:2502.15681; Wang et al., 2025, arXiv:2505.20755; Skreta
+et al., 2025, arXiv:2412.17762.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import tyro
+from flax import nnx
+
+from examples import _digits
+from examples._report import Claim, finish, open_folder, print_table
+from examples.one_step_digits import distil, train_teacher
+from jaxdiv import networks, training
+from jaxdiv.typing import Params, PyTree
+
+# What sets a student apart from those of `one_step_digits`.
+STUDENTS: dict[str, dict[str, Any]] = {
+    "DI": {"divergence": "reverse_kl", "gan_weight": 0.0},
+    "SIM": {"divergence": "reverse_kl", "gan_weight": 0.0, "family": "expanded"},
+    "f-distill reverse_kl": {"divergence": "reverse_kl"},
+    "f-distill kl": {"divergence": "kl"},
+    "f-distill js": {"divergence": "js"},
+    "Uni-Instruct kl": {"divergence": "kl", "family": "expanded"},
+}
+COLUMNS = ("FDfeat", "FDpix", "P", "R", "D", "C", "seconds")
+
+Figures = dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The tables of three papers on diffusion models, at the scale of two cores."""
+
+    rows: tuple[int, ...] = (1, 2, 3, 4, 5)
+    """Which rows; row 6, one seed, takes ten minutes."""
+    seeds: int = 3
+    """Number of seeds of rows 2 to 5."""
+    out: pathlib.Path = pathlib.Path("out/paper_table")
+    """Folder for pictures and figures."""
+    quick: bool = False
+    """Show the flow in a minute; the figures are then not promised."""
+
+
+class Row(NamedTuple):
+    """What one row of the table has come to.
+
+    Attributes:
+      figures: by line of the row, then by column.
+      claims: what the papers say, and whether it holds here.
+      pictures: files that it wrote.
+    """
+
+    figures: Mapping[str, Mapping[str, Any]]
+    claims: Sequence[Claim]
+    pictures: Sequence[pathlib.Path]
+
+
+def digits_run(
+    name: str, recipe: _digits.Recipe, students: Sequence[str], seed: int
+) -> tuple[dict[str, Figures], dict[str, np.ndarray]]:
+    """Figures and samples of one seed: its teacher and the students of that."""
+    data = _digits.load(name)
+    net = networks.EDMPrecond(recipe.network(nnx.Rngs(seed)), recipe.sigma_data)
+    denoise, params = networks.pure(net)
+    keys = jax.random.split(jax.random.key(seed), 3)
+
+    def fit(phase: str, step: Callable, state: PyTree, *, steps: int) -> Any:
+        key = keys[0] if phase == "teacher" else keys[1]
+        size = {"batch_size": recipe.batch, "chunk": recipe.chunk}
+        return training.fit(
+            step, state, data.images, key, steps=steps, progress=phase, **size
+        )
+
+    def timed(train: Callable[[], Any]) -> tuple[Params, float]:
+        began = time.monotonic()
+        return train().state.ema, time.monotonic() - began
+
+    trained = {
+        "teacher": timed(lambda: train_teacher(recipe, denoise, params, fit)),
+    }
+    teacher = trained["teacher"][0]
+    for label in students:
+        changes = STUDENTS[label]
+        trained[label] = timed(
+            lambda label=label, changes=changes: distil(
+                label, recipe, denoise, teacher, fit, **changes
+            )
+        )
+    sampler = _digits.Sampler(denoise, data.images.shape[1:], recipe)
+    samples = {
+        label: sampler(params, keys[2], 35 if label == "teacher" else 1)
+        for label, (params, _) in trained.items()
+    }
+    figures = {
+        label: _digits.compare(data, data.images, images) | {"seconds": trained[label][1]}
+        for label, images in samples.items()
+    }
+    return figures, {"real": data.images, **samples}
+
+
+def spread(runs: Sequence[Figures]) -> dict[str, str]:
+    """Mean and standard deviation over the seeds, by column."""
+    table = {c: np.array([run[c] for run in runs]) for c in runs[0]}
+    if len(runs) == 1:
+        return {c: f"{x[0]:.3g}" for c, x in table.items()}
+    return {c: f"{x.mean():.3g} ± {x.std(ddof=1):.2g}" for c, x in table.items()}
+
+
+def digits_row(
+    name: str, recipe: _digits.Recipe, students: Sequence[str], seeds: int, out: Any
+) -> tuple[list[dict[str, Figures]], dict[str, dict[str, str]], pathlib.Path]:
+    """All seeds of a data set of digits, their table, and a picture of the first."""
+    runs, first = [], None
+    for seed in range(seeds):
+        figures, images = digits_run(name, recipe, students, seed)
+        runs.append(figures)
+        first = images if first is None else first
+    table = {label: spread([run[label] for run in runs]) for label in runs[0]}
+    rows = [[label, *(row[c] for c in COLUMNS)] for label, row in table.items()]
+    print_table((f"{name}, {seeds} seeds", *COLUMNS), rows)
+    path = out / f"{name}.png"
+    _digits.draw_digits(first or {}, path)
+    return runs, table, path

@@ -1,0 +1,282 @@
+"""One loss for ten one-step distillations: exact identities, then students in the plane.
+
+    python -m examples.uni_instruct --out out/uni_instruct
+
+An f-divergence of teacher and student is an integral over noise levels of a weighted
+distance of their scores (Uni-Instruct). First, on the line and by quadrature, that this
+is so, that the loss of three terms has the right gradient, and what stopping its weight
+costs. Then three nets learn a mixture in the plane whose ideal teacher is known, by the
+integral family (DI) and by the expanded one, with equal numbers of steps. Last,
+particles that are seen through one-dimensional views: a stand-in for the distillation
+of text to 3-D, in which SDS, VSD and the forward KL differ in diversity.
+
+Wang et al., 2025, arXiv:2505.20755.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tyro
+from flax import nnx
+from matplotlib.figure import Figure
+
+from examples._report import Claim, finish, open_folder, print_table
+from examples._timing import compiled
+from examples._uni_instruct import RULES, distil_particles, exact_claims
+from jaxdiv import datasets, diffusion, metrics, networks
+from jaxdiv.distributions import GaussianMixture
+from jaxdiv.typing import Array, Key, Params
+
+METHODS: dict[str, dict[str, Any]] = {
+    "DI": {"family": "integral", "divergence": "reverse_kl"},
+    "SIM": {"family": "expanded", "divergence": "reverse_kl"},
+    "uni kl + GAN": {"family": "expanded", "divergence": "kl", "gan_weight": 0.1},
+    "uni js": {"family": "expanded", "divergence": "js"},
+}
+MIXTURE = "imb8"  # eight Gaussians on a ring, each with 0.6 times the last one's weight
+SIGMA_DATA, BLUR = 2.84, 0.25
+BATCH, CHUNK, SAMPLES = 256, 50, 20_000
+FIGURES = ("JS", "KL", "reverse KL", "modes", "good", "weight TV")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One loss for ten one-step distillations."""
+
+    out: pathlib.Path = pathlib.Path("out/uni_instruct")
+    """Folder for the picture and the figures."""
+    steps: int = 1000
+    """Updates of each student, a multiple of 50."""
+    seeds: int = 3
+    """Runs of each method; they train side by side."""
+    quick: bool = False
+    """Show the flow in less than a minute: two methods, 50 steps, one seed."""
+
+
+def main(settings: Settings) -> int:
+    """Computes, trains, draws; returns the exit status."""
+    began = time.monotonic()
+    if settings.steps < CHUNK or settings.steps % CHUNK or settings.seeds < 1:
+        sys.exit(
+            f"--steps {settings.steps}, --seeds {settings.seeds}: expected a "
+            f"multiple of {CHUNK}, and at least 1 seed."
+        )
+    picture = open_folder(settings.out) / "samples.png"
+    claims = exact_claims()
+    steps, seeds = (CHUNK, 1) if settings.quick else (settings.steps, settings.seeds)
+    names = list(METHODS)[1:3] if settings.quick else list(METHODS)
+    mixture = datasets.gaussian_mixture_2d(MIXTURE)
+    table, samples = {}, {"teacher": mixture.sample(jax.random.key(3), (SAMPLES,))}
+    for name in names:
+        table[name], samples[name] = train(METHODS[name], mixture, steps, seeds)
+        print(f"{name}: JS {np.mean(table[name]['JS']):.4f}", flush=True)
+    particles, scores = particle_part(mixture, 3 if not settings.quick else 1)
+    for columns, rows in (
+        (("method", *FIGURES, "seconds"), table),
+        (("particles", *FIGURES[3:]), scores),
+    ):
+        print()
+        print_table(
+            columns,
+            [
+                [k, *map(_with_spread, (row[c] for c in columns[1:]))]
+                for k, row in rows.items()
+            ],
+        )
+    draw(samples, particles, picture)
+    if not settings.quick:
+        claims += trained_claims(table) + particle_claims(scores)
+    return finish(
+        claims,
+        out=settings.out,
+        settings=dataclasses.asdict(settings),
+        pictures=[picture],
+        seconds=time.monotonic() - began,
+        table=table,
+        particles=scores,
+    )
+
+
+# --- In the plane: three nets and an analytic teacher --------------------------------
+
+
+def make_nets(seed: int) -> tuple[nnx.Module, nnx.Module]:
+    """A denoiser and the discriminator's own layers."""
+    rngs, zeros = nnx.Rngs(seed), nnx.initializers.zeros_init()
+    net = networks.ScoreMLP(2, width=128, depth=3, embed=32, rngs=rngs)
+    head = nnx.Sequential(
+        nnx.Linear(128, 128, rngs=rngs),
+        jax.nn.silu,
+        nnx.Linear(128, 1, kernel_init=zeros, rngs=rngs),
+    )
+    return networks.EDMPrecond(net, SIGMA_DATA), head
+
+
+def configure(options: Mapping[str, Any]) -> diffusion.DistillConfig:
+    """The distillation of one method; only `options` tells them apart."""
+    (denoise, _), (judge, _) = map(networks.pure, make_nets(0))
+
+    def discriminate(head: Params, fake: Params, x: Array, t: Array) -> Array:
+        _, features = denoise(fake, x, t, features=True)
+        return judge(head, features)
+
+    adam = optax.adam(1e-3, b1=0.0)
+    return diffusion.DistillConfig(
+        denoise,
+        discriminate,
+        *(adam, adam, adam),
+        law=diffusion.edm(0.03, 6.0),
+        sigma_data=SIGMA_DATA,
+        aux_updates=2,
+        ema_decay=0.995,
+        teacher_denoise=lambda law, x, t: law.denoise(x, sigma=t),
+        **{"gan_weight": 0.0, **options},
+    )
+
+
+def train(
+    options: Mapping[str, Any], mixture: GaussianMixture, steps: int, seeds: int
+) -> tuple[dict[str, Any], np.ndarray]:
+    """One student a seed: figures as lists over the seeds, samples of the first."""
+    cfg = configure(options)
+    step = diffusion.make_step(cfg)
+
+    def one(state: diffusion.DistillState, key: Key) -> tuple:
+        key_real, key_step = jax.random.split(key)
+        return step(state, state.teacher.sample(key_real, (BATCH,)), key_step)
+
+    def run(state: diffusion.DistillState, keys: Key, first: Array) -> tuple:
+        def body(state: diffusion.DistillState, i: Array) -> tuple:
+            fold = jax.vmap(jax.random.fold_in, (0, None))
+            state, shown = jax.vmap(one)(state, fold(keys, i))
+            return state, shown["loss"]
+
+        return jax.lax.scan(body, state, first + jnp.arange(CHUNK))
+
+    states = []
+    for seed in range(seeds):
+        student, head = (networks.pure(net)[1] for net in make_nets(seed))
+        states.append(
+            diffusion.distill_state(cfg, mixture, head, student_params=student)
+        )
+    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    keys = jax.random.split(jax.random.key(0), seeds)
+    run, _ = compiled(run, state, keys, 0)
+    began = time.perf_counter()
+    for first in range(0, steps, CHUNK):
+        state, loss = run(state, keys, first)
+        if not np.isfinite(loss).all():
+            raise FloatingPointError(f"A loss is not finite by step {first + CHUNK}.")
+    seconds = time.perf_counter() - began
+    z = jax.random.normal(jax.random.key(7), (SAMPLES, 2))
+    start = jnp.asarray(cfg.law.t_max)
+    draw_all = jax.jit(jax.vmap(lambda ema: cfg.denoise(ema, start * z, start)))
+    samples = draw_all(state.ema)
+    return judge(samples, mixture) | {"seconds": seconds}, np.asarray(samples[0])
+
+
+def judge(samples: Array, mixture: GaussianMixture) -> dict[str, list[float]]:
+    """Figures of the samples of each seed."""
+    found = []
+    for x in samples:
+        blurred = metrics.smoothed_divergences_2d(x, mixture, BLUR)
+        found.append((blurred.js, blurred.kl, blurred.reverse_kl, *modes(x, mixture)))
+    return dict(zip(FIGURES, np.array(found, float).T.tolist(), strict=True))
+
+
+def modes(x: Array, mixture: GaussianMixture) -> metrics.ModeCoverage:
+    """Modes covered, share of good samples, and distance of the modes' shares."""
+    stds = jnp.sqrt(mixture.covs)
+    return metrics.mode_coverage(x, mixture.means, stds, mixture.weights)
+
+
+def trained_claims(table: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
+    """Means over the seeds; figures of small nets are shown, not promised."""
+    lines = []
+    for name, row in table.items():
+        count = float(np.mean(row["modes"]))
+        lines.append(Claim(f"{name}: modes", count, "8", count == 8, promised=False))
+    for name in ("SIM", "uni kl + GAN", "uni js"):
+        ours, rival = (np.mean(table[k]["JS"]) for k in (name, "DI"))
+        text = f"{ours:.4f}, {rival:.4f}"
+        what = f"{name}: smoothed JS below that of DI"
+        lines.append(Claim(what, text, "less", bool(ours < rival), promised=False))
+    cost = float(table["SIM"]["seconds"] / table["DI"]["seconds"])
+    return [
+        *lines,
+        Claim("SIM: times as long a step as DI", cost, "<= 3", cost <= 3, False),
+    ]
+
+
+# --- Particles seen from all sides ---------------------------------------------------
+
+
+def particle_part(
+    mixture: GaussianMixture, seeds: int
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, list[float]]]]:
+    """Particles by each rule: those of the first seed, and the figures of all."""
+    keys = jax.random.split(jax.random.key(5), seeds)
+    drawn, scores = {}, {}
+    for rule in RULES:
+        move = jax.jit(jax.vmap(lambda k, r=rule: distil_particles(mixture, r, k)))
+        found = move(keys)
+        figures = np.array([modes(x, mixture) for x in found], float).T.tolist()
+        scores[rule] = dict(zip(FIGURES[3:], figures, strict=True))
+        drawn[f"particles, {rule}"] = np.asarray(found[0])
+    return drawn, scores
+
+
+def particle_claims(scores: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
+    """Diversity: a known law of the views keeps the particles apart."""
+    counts = {rule: float(np.mean(row["modes"])) for rule, row in scores.items()}
+    return [
+        Claim(
+            f"particles: modes of {rule} against SDS",
+            f"{counts[rule]:.2f}, {counts['SDS']:.2f}",
+            "at least 3 more",
+            counts[rule] >= counts["SDS"] + 3,
+        )
+        for rule in RULES[1:]
+    ]
+
+
+# --- The picture ---------------------------------------------------------------------
+
+
+def _with_spread(value: Any) -> Any:
+    """A figure as mean and half-range over the seeds."""
+    if not isinstance(value, list):
+        return value
+    return f"{np.mean(value):.3g} +- {np.ptp(value) / 2:.2g}"
+
+
+def draw(
+    samples: Mapping[str, np.ndarray],
+    particles: Mapping[str, np.ndarray],
+    path: pathlib.Path,
+) -> None:
+    """The teacher's samples and those of the students above, the particles below."""
+    columns = max(len(samples), len(particles))
+    figure = Figure(figsize=(3 * columns, 6), layout="constrained")
+    panels = figure.subplots(2, columns)
+    for axis in panels.flat:
+        axis.axis("off")
+    for row, (shown, size) in enumerate(((samples, 0.6), (particles, 12))):
+        for axis, (name, x) in zip(panels[row], shown.items(), strict=False):
+            axis.axis("on")
+            axis.scatter(*np.asarray(x[:5000]).T, s=size, linewidths=0)
+            axis.set(xlim=(-6, 6), ylim=(-6, 6), xticks=[], yticks=[], aspect="equal")
+            axis.set_title(name, fontsize=10)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Settings)))
