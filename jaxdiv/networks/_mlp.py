@@ -8,17 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxdiv import _check
-from jaxdiv.networks._level import check_level
+from jaxdiv.networks._level import WAVES, check_level, waves
 from jaxdiv.typing import Array, ArrayLike
-
-_WAVES = 16  # frequencies of the time embedding
-
-
-def _waves(c_noise: Array) -> Array:
-    """Sines and cosines of the noise level, whose EDM form spans about [-1.6, 1.1]."""
-    frequencies = jnp.geomspace(0.5, 16.0, _WAVES, dtype=c_noise.dtype)
-    angles = c_noise[:, None] * frequencies
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
 
 
 class _Block(nnx.Module):
@@ -80,7 +71,7 @@ class ScoreMLP(nnx.Module):
         _check.in_range(1, closed=True, depth=depth)
         zeros = nnx.initializers.zeros_init()
         self.size = size
-        self.embed0 = nnx.Linear(2 * _WAVES, embed, rngs=rngs)
+        self.embed0 = nnx.Linear(2 * WAVES, embed, rngs=rngs)
         self.embed1 = nnx.Linear(embed, embed, rngs=rngs)
         self.first = nnx.Linear(size, width, rngs=rngs)
         self.blocks = nnx.List([_Block(width, embed, rngs=rngs) for _ in range(depth)])
@@ -110,7 +101,7 @@ class ScoreMLP(nnx.Module):
             raise ValueError(
                 f"x has shape {x.shape}; expected {self.size} entries a sample."
             )
-        embedding = jax.nn.silu(self.embed0(_waves(jnp.atleast_1d(c_noise))))
+        embedding = jax.nn.silu(self.embed0(waves(jnp.atleast_1d(c_noise))))
         embedding = jax.nn.silu(self.embed1(embedding))  # (B or 1, embed)
         h = self.first(x.reshape(x.shape[0], self.size))
         for block in self.blocks:

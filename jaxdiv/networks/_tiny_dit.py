@@ -11,9 +11,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from jaxdiv import _check
-from jaxdiv.networks._level import check_level
-from jaxdiv.networks._mlp import _WAVES, _waves
-from jaxdiv.networks._tiny_transformer import Attention, FeedForward, check_heads
+from jaxdiv.networks._attention import Attention, FeedForward, check_heads
+from jaxdiv.networks._level import WAVES, check_level, waves
 from jaxdiv.typing import Array, ArrayLike
 
 
@@ -158,7 +157,7 @@ class TinyDiT(nnx.Module):
         self.last = nnx.Linear(width, size, kernel_init=zeros, rngs=rngs)
 
     def _build_embedding(self, rngs: nnx.Rngs) -> None:
-        self.embed0 = nnx.Linear(2 * _WAVES, self.width, rngs=rngs)
+        self.embed0 = nnx.Linear(2 * WAVES, self.width, rngs=rngs)
         self.embed1 = nnx.Linear(self.width, self.width, rngs=rngs)
         self.label = (
             nnx.Linear(self.label_dim, self.width, use_bias=False, rngs=rngs)
@@ -168,7 +167,7 @@ class TinyDiT(nnx.Module):
 
     def _embed(self, c_noise: Array, class_labels: Array | None) -> Array:
         """The embedding of level and class, `(B or 1, 1, width)`."""
-        e = self.embed1(jax.nn.silu(self.embed0(_waves(jnp.atleast_1d(c_noise)))))
+        e = self.embed1(jax.nn.silu(self.embed0(waves(jnp.atleast_1d(c_noise)))))
         if self.label is not None and class_labels is not None:
             e = e + self.label(class_labels)
         return jax.nn.silu(e)[:, None]
