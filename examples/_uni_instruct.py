@@ -266,7 +266,8 @@ def distil_particles(
     mixture: GaussianMixture,
     rule: str,
     key: Key,
-    steps: int = 1500,
+    *,
+    steps: int,
     rate: float = 0.05,
 ) -> Array:
     """Moves particles down the loss of random views, with a falling rate."""

@@ -91,9 +91,7 @@ def digits_run(
         began = time.monotonic()
         return train().state.ema, time.monotonic() - began
 
-    trained = {
-        "teacher": timed(lambda: train_teacher(recipe, denoise, params, fit)),
-    }
+    trained = {"teacher": timed(lambda: train_teacher(recipe, denoise, params, fit))}
     teacher = trained["teacher"][0]
     for label in students:
         changes = STUDENTS[label]
@@ -108,7 +106,8 @@ def digits_run(
         for label, (params, _) in trained.items()
     }
     figures = {
-        label: _digits.compare(data, data.images, images) | {"seconds": trained[label][1]}
+        label: _digits.compare(data, data.images, images)
+        | {"seconds": trained[label][1]}
         for label, images in samples.items()
     }
     return figures, {"real": data.images, **samples}
@@ -116,24 +115,61 @@ def digits_run(
 
 def spread(runs: Sequence[Figures]) -> dict[str, str]:
     """Mean and standard deviation over the seeds, by column."""
-    table = {c: np.array([run[c] for run in runs]) for c in runs[0]}
+    table = {c: np.array([run[c] for run in runs]) for c in COLUMNS}
     if len(runs) == 1:
         return {c: f"{x[0]:.3g}" for c, x in table.items()}
-    return {c: f"{x.mean():.3g} ± {x.std(ddof=1):.2g}" for c, x in table.items()}
+    return {c: f"{x.mean():.3g} +- {x.std(ddof=1):.2g}" for c, x in table.items()}
 
 
 def digits_row(
-    name: str, recipe: _digits.Recipe, students: Sequence[str], seeds: int, out: Any
-) -> tuple[list[dict[str, Figures]], dict[str, dict[str, str]], pathlib.Path]:
+    name: str,
+    recipe: _digits.Recipe,
+    students: Sequence[str],
+    seeds: int,
+    out: pathlib.Path,
+) -> Row:
     """All seeds of a data set of digits, their table, and a picture of the first."""
-    runs, first = [], None
-    for seed in range(seeds):
-        figures, images = digits_run(name, recipe, students, seed)
-        runs.append(figures)
-        first = images if first is None else first
-    table = {label: spread([run[label] for run in runs]) for label in runs[0]}
-    rows = [[label, *(row[c] for c in COLUMNS)] for label, row in table.items()]
-    print_table((f"{name}, {seeds} seeds", *COLUMNS), rows)
-    path = out / f"{name}.png"
-    _digits.draw_digits(first or {}, path)
-    return runs, table, path
+    runs = [digits_run(name, recipe, students, seed) for seed in range(seeds)]
+    figures = {k: [run[k] for run, _ in runs] for k in runs[0][0]}
+    table = [(k, *spread(of_seeds).values()) for k, of_seeds in figures.items()]
+    print_table((f"{name}, {seeds} seeds", *COLUMNS), table)
+    picture = out / f"{name}.png"
+    _digits.draw_digits(runs[0][1], picture)
+    return Row(figures, digits_claims(name, figures), [picture])
+
+
+def digits_claims(name: str, figures: Mapping[str, Sequence[Figures]]) -> list[Claim]:
+    """What the sheets of the papers say of one step on digits."""
+
+    def mean(label: str, column: str) -> float:
+        return float(np.mean([run[column] for run in figures[label]]))
+
+    def compare(column: str, better: str, worse: str, sign: int) -> Claim:
+        # Seeds share their teacher and their noise: paired differences.
+        pairs = zip(figures[better], figures[worse], strict=True)
+        ahead = np.array([sign * (a[column] - b[column]) for a, b in pairs])
+        both = f"{mean(better, column):.3f}, {mean(worse, column):.3f}"
+        words = f"all {len(ahead)} seeds"
+        return Claim(
+            f"{name}: {column} of {better} {'above' if sign > 0 else 'below'} {worse}",
+            f"{both}: {(ahead > 0).sum()} of {len(ahead)}",
+            words,
+            bool((ahead > 0).all()),
+            promised=False,
+        )
+
+    best = min((k for k in figures if k != "teacher"), key=lambda k: mean(k, "FDfeat"))
+    least = mean(best, "FDfeat")
+    claims = [
+        Claim(
+            f"{name}: FDfeat of the best student, {best}", least, "<= 1.1", least <= 1.1
+        )
+    ]
+    pairs = [
+        ("R", "SIM", "DI", 1),
+        ("FDfeat", "SIM", "DI", -1),
+        ("FDfeat", "f-distill js", "f-distill reverse_kl", -1),
+        ("R", "f-distill kl", "f-distill reverse_kl", 1),
+    ]
+    claims += [compare(*p) for p in pairs if {p[1], p[2]} <= set(figures)]
+    return [claim._replace(promised=False) for claim in claims]

@@ -14,6 +14,7 @@ Wang et al., 2025, arXiv:2505.20755.
 """
 
 import dataclasses
+import functools
 import pathlib
 import sys
 import time
@@ -78,7 +79,7 @@ def main(settings: Settings) -> int:
     for name in names:
         table[name], samples[name] = train(METHODS[name], mixture, steps, seeds)
         print(f"{name}: JS {np.mean(table[name]['JS']):.4f}", flush=True)
-    particles, scores = particle_part(mixture, 3 if not settings.quick else 1)
+    particles, scores = particle_part(mixture, seeds, 400 if settings.quick else 1500)
     for columns, rows in (
         (("method", *FIGURES, "seconds"), table),
         (("particles", *FIGURES[3:]), scores),
@@ -222,14 +223,14 @@ def trained_claims(table: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
 
 
 def particle_part(
-    mixture: GaussianMixture, seeds: int
+    mixture: GaussianMixture, seeds: int, steps: int
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, list[float]]]]:
     """Particles by each rule: those of the first seed, and the figures of all."""
     keys = jax.random.split(jax.random.key(5), seeds)
     drawn, scores = {}, {}
     for rule in RULES:
-        move = jax.jit(jax.vmap(lambda k, r=rule: distil_particles(mixture, r, k)))
-        found = move(keys)
+        move = functools.partial(distil_particles, mixture, rule, steps=steps)
+        found = jax.jit(jax.vmap(move))(keys)
         figures = np.array([modes(x, mixture) for x in found], float).T.tolist()
         scores[rule] = dict(zip(FIGURES[3:], figures, strict=True))
         drawn[f"particles, {rule}"] = np.asarray(found[0])

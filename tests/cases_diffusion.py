@@ -118,7 +118,7 @@ CASES = [
         slow=True,
         dtypes=False,  # the noise of a key depends on the dtype
         bad=(
-            Bad(sampled("euler"), ValueError, ("sampler", "'heun_edm'", "'one_step'")),
+            Bad(sampled("rodeo"), ValueError, ("sampler", "'heun_edm'", "'one_step'")),
             Bad(sampled(steps=1), ValueError, ("steps", "1", "2")),
             Bad(sampled(s_churn=-1.0), ValueError, ("s_churn", "-1.0")),
             Bad(sampled("one_step", steps=3), TypeError, ("steps",)),

@@ -8,7 +8,7 @@ RNG = np.random.default_rng(4)
 REAL, FAKE = RNG.standard_normal((7, 3)), RNG.standard_normal((5, 3))
 POINTS = RNG.standard_normal((30, 2)) * 2
 MEANS, STDS = np.array([[0.0, 0.0], [3.0, 0.0], [0.0, -3.0]]), np.array([0.3, 0.4, 0.2])
-WEIGHTS = np.array([0.5, 0.3, 0.2])
+WEIGHTS = np.array([0.46, 0.33, 0.21])
 X, ONES = jnp.zeros((4, 2)), jnp.ones(3)
 
 
@@ -53,8 +53,8 @@ CASES = [
     ),
     Case(
         "jaxdiv.metrics.mode_coverage",
-        lambda samples, weights: metrics.mode_coverage(samples, MEANS, STDS, weights),
-        (POINTS, WEIGHTS),
+        metrics.mode_coverage,
+        (POINTS, MEANS, STDS, WEIGHTS),
         order=1,
         bad=(
             bad_modes(("samples (4, 1)", "means (3, 2)"), samples=X[:, :1]),

@@ -16,7 +16,7 @@ def test_quick_run(tmp_path, capsys):
     rows = {row["divergence"]: row for row in result["table"]}
     assert rows.keys() == {"js", "reverse_kl"}
     for row in rows.values():
-        assert (row["case"], row["steps"]) == ("imb8", 100)
+        assert (row["case"], row["steps"]) == ("imb8", f_distill.CHUNK)
         assert all(len(row[name]) == 2 for name in f_distill.FIGURES)  # two seeds
         assert row["JS"][0] != row["JS"][1]
     printed = capsys.readouterr().out

@@ -71,14 +71,14 @@ MODELS = {
     # Every block of the decoder attends at 8; channels go down on the way down.
     "adm, three levels": (ADM, Size(8, 8, (2, 1, 2), 1, (8, 2), head=4)),
 }
-SLOW = [pytest.param(k, marks=pytest.mark.slow) for k in list(MODELS)[3:]]
 X = np.cos(np.arange(576.0)).reshape(3, 8, 8, 3)
 SIGMA = np.array([0.05, 0.7, 9.0])
 CLASSES = np.eye(5)[[1, 0, 4]]
 AUGMENT = np.sin(np.arange(27.0)).reshape(3, 9)
 
 
-@pytest.mark.parametrize("name", [*list(MODELS)[:3], *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_outputs_are_those_of_numpy(name, tmp_path, x64):
     kind, size = MODELS[name]
     weights = edm_in_numpy.draw(kind, size)

@@ -159,9 +159,7 @@ LIMITS = {  # of h, c_fgm, c_di at r = 0 and at r = inf
 def test_weights_at_the_ends_are_the_limits():
     named = {name: name for name in LIMITS}
     path = np.linspace(-100, 100, 41, dtype=np.float32)
-    for name, found in weights(
-        named, np.append(path, path[[0, -1]] * INF)
-    ).items():
+    for name, found in weights(named, np.append(path, path[[0, -1]] * INF)).items():
         ends = np.array(LIMITS[name])
         np.testing.assert_allclose(found[:, -2:].T, ends, atol=1e-12, err_msg=name)
         # On the way there nothing is NaN, and far out the limits are reached.

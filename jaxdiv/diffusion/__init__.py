@@ -1,4 +1,4 @@
-"""Diffusion: noise laws, training losses, samplers, and one-step distillation.
+"""Diffusion: noise laws, samplers, densities, superposition, one-step distillation.
 
 A network is always the caller's function. Where a docstring says `t`, it is the time
 of the noise law, a scalar or one value per sample.

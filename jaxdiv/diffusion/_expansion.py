@@ -47,9 +47,10 @@ def uni_weights(name: str | FDivergence, log_ratio: ArrayLike) -> UniWeights:
       log_ratio: log p/q at the noised samples, of any shape.
 
     Returns:
-      `UniWeights`, at least float32, with the rounding of h. At l = -inf and inf they
-      are the limits: of `js` 0, 0, 0 and 1/2, 1/2, 0; of `kl` 0, 0, 0 and inf, 0, 0;
-      of `jeffreys` 1, 1, 0 and inf, 1, 0. NaN where the log-ratio is NaN.
+      `UniWeights`, at least float32, each with the rounding of h (so at a ratio beyond
+      1/eps a `mixture` with `kl` has lost the constants of c_fgm). At l = -inf and inf
+      they are the limits: of `js` 0, 0, 0 and 1/2, 1/2, 0; of `kl` 0, 0, 0 and inf, 0,
+      0; of `jeffreys` 1, 1, 0 and inf, 1, 0. NaN where the log-ratio is NaN.
 
     Raises:
       TypeError: `log_ratio` is not of a floating dtype.

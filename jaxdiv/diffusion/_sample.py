@@ -56,9 +56,9 @@ def sample(
     denoise there, :math:`D = (x + \sigma^2 s)/\alpha`. All but the stochastic one
     solve the probability flow, :math:`dx/dt = (\log\alpha)'\,x - g^2 s/2`:
 
-    ================ ========================================== ===== =================
+    ================ ========================================== ===== ==================
     sampler          method                                     order calls of the score
-    ================ ========================================== ===== =================
+    ================ ========================================== ===== ==================
     `euler`          Euler's                                    1     N
     `ddim`           Euler's for x / alpha over sigma / alpha   1     N
     `dpmpp_2m`       two-step, in log (alpha / sigma)           2     N
@@ -66,7 +66,7 @@ def sample(
     `heun_edm`       Heun's, with EDM's churn                   2     2N - 1
     `euler_maruyama` Euler's on the reverse stochastic equation 1     N
     `one_step`       denoises at t_max                                1
-    ================ ========================================== ===== =================
+    ================ ========================================== ===== ==================
 
     The order of `euler_maruyama` is that of the error of expectations. `ddim` is exact
     for a point mass, and `one_step` is what a distilled student does when the law's

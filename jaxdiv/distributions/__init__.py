@@ -1,7 +1,7 @@
-"""Distributions on the unit sphere: von Mises-Fisher and Power Spherical.
+"""Laws on the unit sphere (von Mises-Fisher, Power Spherical) and Gaussian mixtures.
 
-Vectors have their dimension on the last axis; leading axes broadcast. Densities are
-against the area of the sphere (`base="surface"`) or against the uniform law
+Vectors have their dimension on the last axis; leading axes broadcast. Densities on the
+sphere are against the area of the sphere (`base="surface"`) or against the uniform law
 (`base="uniform"`), which are log S_d apart: some 1e5 in 32768 dimensions.
 """
 

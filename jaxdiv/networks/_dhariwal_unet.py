@@ -47,7 +47,7 @@ class DhariwalUNet(UNet):
         inputs. Parameters, moments of the norms, softmax, embedding and last layers
         are float32 whatever it is.
       remat: compute the insides of the blocks again in the backward pass instead of
-        keeping them.
+        keeping them. XLA's CPU compiler undoes it (jax 0.10).
       rngs: flax's random streams, of which `params` makes the initial weights.
 
     Raises:
