@@ -157,6 +157,7 @@ class Distillation:
     remat: bool = False
     student_after: int = 0
     ratio_after: int = 0
+    shared_encoder: bool = False
     aux_log_time: tuple[float, float] | None = None
 
 
@@ -185,6 +186,7 @@ def _uni_instruct(*, ema_mimg: float, mimg: float, **options: Any) -> Distillati
         t_init=2.5,
         aux_updates=1,
         time_fraction=0.8,
+        shared_encoder=True,
         aux_log_time=(-1.2, 1.2),
         remat=True,
         steps=int(mimg * 1e6 / batch),

@@ -18,7 +18,7 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -79,7 +79,8 @@ def main(settings: Settings) -> int:
     for name in names:
         table[name], samples[name] = train(METHODS[name], mixture, steps, seeds)
         print(f"{name}: JS {np.mean(table[name]['JS']):.4f}", flush=True)
-    particles, scores = particle_part(mixture, seeds, 400 if settings.quick else 1500)
+    rules, moves = (RULES[::2], 400) if settings.quick else (RULES, 1500)
+    particles, scores = particle_part(mixture, rules, seeds, moves)
     for columns, rows in (
         (("method", *FIGURES, "seconds"), table),
         (("particles", *FIGURES[3:]), scores),
@@ -121,7 +122,7 @@ def make_nets(seed: int) -> tuple[nnx.Module, nnx.Module]:
     return networks.EDMPrecond(net, SIGMA_DATA), head
 
 
-def configure(options: Mapping[str, Any]) -> diffusion.DistillConfig:
+def configure(options: Mapping[str, Any], steps: int) -> diffusion.DistillConfig:
     """The distillation of one method; only `options` tells them apart."""
     (denoise, _), (judge, _) = map(networks.pure, make_nets(0))
 
@@ -139,6 +140,7 @@ def configure(options: Mapping[str, Any]) -> diffusion.DistillConfig:
         aux_updates=2,
         ema_decay=0.995,
         teacher_denoise=lambda law, x, t: law.denoise(x, sigma=t),
+        ratio_after=steps // 5,  # before, a discriminator's ratios are noise
         **{"gan_weight": 0.0, **options},
     )
 
@@ -147,7 +149,7 @@ def train(
     options: Mapping[str, Any], mixture: GaussianMixture, steps: int, seeds: int
 ) -> tuple[dict[str, Any], np.ndarray]:
     """One student a seed: figures as lists over the seeds, samples of the first."""
-    cfg = configure(options)
+    cfg = configure(options, steps)
     step = diffusion.make_step(cfg)
 
     def one(state: diffusion.DistillState, key: Key) -> tuple:
@@ -223,12 +225,12 @@ def trained_claims(table: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
 
 
 def particle_part(
-    mixture: GaussianMixture, seeds: int, steps: int
+    mixture: GaussianMixture, rules: Sequence[str], seeds: int, steps: int
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, list[float]]]]:
     """Particles by each rule: those of the first seed, and the figures of all."""
     keys = jax.random.split(jax.random.key(5), seeds)
     drawn, scores = {}, {}
-    for rule in RULES:
+    for rule in rules:
         move = functools.partial(distil_particles, mixture, rule, steps=steps)
         found = jax.jit(jax.vmap(move))(keys)
         figures = np.array([modes(x, mixture) for x in found], float).T.tolist()

@@ -151,7 +151,7 @@ def check_dtypes(f, args, *, rtol=1e-3, atol=1e-4):
     with jax.enable_x64(True):
         outputs = []
         for dtype in (jnp.float32, jnp.float64):
-            out = f(*(jnp.asarray(x, dtype) for x in args))
+            out = _quickly_compiled(f)(*(jnp.asarray(x, dtype) for x in args))
             for leaf in jax.tree.leaves(out):
                 if jnp.issubdtype(leaf.dtype, jnp.floating):
                     assert leaf.dtype == dtype, f"{dtype} in, {leaf.dtype} out"

@@ -453,6 +453,22 @@ def test_a_nan_in_any_net_shows_in_the_metrics(net):
 
 
 @pytest.mark.slow
+def test_the_discriminator_trains_the_fake_denoiser_only_where_it_may():
+    def mean_after_a_step(**options):
+        cfg = config(aux_updates=1, **options)._replace(
+            fake_optimizer=optax.sgd(0.1),
+            discriminate=lambda head, fake, x, t: jnp.full(len(x), fake["mean"][0]),
+        )
+        state = diffusion.distill_state(cfg, TEACHER, {})
+        run = jax.jit(diffusion.make_step(cfg))
+        return run(state, jnp.ones((8, 1)), jax.random.key(0))[0].fake["mean"][0]
+
+    pull = mean_after_a_step() - mean_after_a_step(shared_encoder=True)
+    # Logits d for real and fake: d/dd of softplus(d) + softplus(-d), here at d = 1.
+    np.testing.assert_allclose(pull, 0.1 * np.tanh(0.5), rtol=1e-4)
+
+
+@pytest.mark.slow
 def test_nets_in_low_precision_keep_losses_in_float32():
     half = lambda params, x, t: gaussian_denoise(params, x, t).astype(jnp.bfloat16)
     logits = lambda *args: quadratic_logits(*args).astype(jnp.bfloat16)

@@ -64,6 +64,7 @@ __all__ = [
     "flow",
     "gan_losses",
     "ito_log_density_increment",
+    "load_edm_safetensors",
     "log_likelihood",
     "make_step",
     "ode_log_density_increment",

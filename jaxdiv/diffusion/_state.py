@@ -30,7 +30,8 @@ class DistillConfig(NamedTuple):
         with the scalar t_init, the others with `(B,)`.
       discriminate: `(head_params, fake_params, x, t) -> logits`, `(B,)` or
         `(B, heads)`. It may read features of the fake denoiser, whose forward pass
-        XLA then shares; the fake denoiser does not learn from it.
+        XLA then shares; the fake denoiser does not learn from it, unless
+        `shared_encoder`.
       student_optimizer: of the one-step generator; Adam with b1 = 0 keeps the race of
         three nets stable.
       fake_optimizer: of the fake denoiser.
@@ -65,6 +66,8 @@ class DistillConfig(NamedTuple):
       student_after: steps that the student waits, while the other nets learn.
       ratio_after: steps for which all density ratios count as those of `reverse_kl`,
         until the discriminator has learned.
+      shared_encoder: let the discriminator's loss train the fake denoiser too, as in
+        Uni-Instruct, whose discriminator is its encoder and has no parameters.
       aux_log_time: mean and standard deviation of log t in the auxiliary updates, as
         EDM trains; None draws t there as for the student.
     """
@@ -97,6 +100,7 @@ class DistillConfig(NamedTuple):
     remat: bool = False
     student_after: int = 0
     ratio_after: int = 0
+    shared_encoder: bool = False
     aux_log_time: tuple[float, float] | None = None
 
 

@@ -72,7 +72,7 @@ def _aux_loss(
     )
     denoised = cfg.denoise(fake, noised, t)
     fake_loss = dsm_error(cfg.law, denoised, x0, t, cfg.sigma_data).mean()
-    features = jax.lax.stop_gradient(fake)
+    features = fake if cfg.shared_encoder else jax.lax.stop_gradient(fake)
     discriminator_loss = gan_losses(
         cfg.discriminate(head, features, noised_real, t),
         cfg.discriminate(head, features, noised, t),

@@ -91,9 +91,9 @@ def sample_superposition(
     Ito estimator, whose error falls as n_steps^(-1/2). With `stochastic=False` the
     probability flow :math:`dx/d\tau = -f + \tfrac12 g^2\sum_j\kappa_j s_j` is solved by
     Heun's method, two evaluations a step, and the log-densities are of second order
-    too; they then need the divergence of every score. In `"and"` the velocity is infinite
-    where the differences of the scores become linearly dependent, and a path that
-    passes close by is thrown out. The noise has the g of the law:
+    too; they then need the divergence of every score. In `"and"` the velocity is
+    infinite where the differences of the scores become linearly dependent, and a path
+    that passes close by is thrown out. The noise of random steps has the g of the law:
     the estimator holds for no other.
 
     Args:
