@@ -17,7 +17,7 @@ import functools
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,14 +25,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from flax import nnx
 from matplotlib.figure import Figure
 
+from examples import _plane
 from examples._report import Claim, finish, open_folder, print_table
-from examples._timing import compiled
-from jaxdiv import datasets, diffusion, divergence, metrics, networks
+from jaxdiv import datasets, diffusion, divergence
 from jaxdiv.distributions import GaussianMixture
-from jaxdiv.typing import Array, Key, Params
+from jaxdiv.typing import Array
 
 # Gaussian closest to .6 N(-1.5, .6^2) + .4 N(1.5, .6^2), by quadrature: mean and std.
 FITS = {
@@ -43,13 +42,7 @@ FITS = {
     "js": (-0.292080, 1.562362),
     "kl": (-0.3, 1.587451),
 }
-WIDTH, BATCH, CHUNK, SAMPLES = 128, 512, 50, 20_000
-BLOCKS = 1  # of two layers: with the first, three of 128 units
-SIGMA_DATA = 2.84  # of a coordinate, in all of the mixtures
-BLUR = 0.25
-LEVELS = (0.05, 0.2, 0.6, 2.0, 5.0)  # noise levels at which the logits are shown
-FIGURES = ("JS", "KL", "reverse KL", "modes", "good", "weight TV")
-COLUMNS = ("case", "divergence", "steps", *FIGURES, "steps/s")
+COLUMNS = ("case", "divergence", "steps", *_plane.FIGURES, "steps/s")
 
 
 class Case(NamedTuple):
@@ -104,7 +97,7 @@ def main(settings: Settings) -> int:
     draw_fits(fits, pictures[0])
     print()
     table, samples = mixture_table(cases, names, seeds)
-    print_table(COLUMNS, [[_with_spread(row, c) for c in COLUMNS] for row in table])
+    print_table(COLUMNS, [_plane.cells(row, COLUMNS) for row in table])
     draw_samples(samples, pictures[1])
     return finish(
         [*exact, *trained_claims(table)],
@@ -134,7 +127,9 @@ def chosen(settings: Settings) -> tuple[list[str], dict[str, Case]]:
     cases = {name: CASES[name] for name in settings.cases}
     if settings.quick:
         names = names[:1] + names[1:][-1:]
-        cases = {k: case._replace(at=(CHUNK,)) for k, case in list(cases.items())[:1]}
+        cases = {
+            k: case._replace(at=(_plane.CHUNK,)) for k, case in list(cases.items())[:1]
+        }
     return names, cases
 
 
@@ -267,148 +262,11 @@ def exact_part() -> tuple[dict[str, tuple[float, float]], list[Claim]]:
 # --- In the plane: three nets and an analytic teacher --------------------------------
 
 
-class Program(NamedTuple):
-    """What the runs with one divergence and one pair of levels share.
-
-    Attributes:
-      cfg: the distillation.
-      nets: initial parameters of the student and of the head, one a seed.
-      run: `(state, keys, first) -> (state, metrics)`, CHUNK steps of all seeds.
-    """
-
-    cfg: diffusion.DistillConfig
-    nets: tuple[Params, Params]
-    run: Callable
-
-
-def _nets(seed: int) -> tuple[nnx.Module, nnx.Module]:
-    rngs, zeros = nnx.Rngs(seed), nnx.initializers.zeros_init()
-    net = networks.ScoreMLP(2, width=WIDTH, depth=BLOCKS, embed=32, rngs=rngs)
-    head = nnx.Sequential(  # the discriminator's own layers
-        nnx.Linear(WIDTH, 32, rngs=rngs),
-        jax.nn.silu,
-        nnx.Linear(32, 1, kernel_init=zeros, rngs=rngs),
-    )
-    return networks.EDMPrecond(net, SIGMA_DATA), head
-
-
 @functools.cache
-def program(name: str, t_max: float, t_init: float, seeds: int) -> Program:
-    """Compiles the training of all seeds side by side."""
-    (denoise, judge), params = zip(
-        *(networks.pure(module) for module in _nets(0)), strict=True
-    )
-    params = [tuple(networks.pure(m)[1] for m in _nets(seed)) for seed in range(seeds)]
-    nets = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-
-    def discriminate(head: Params, fake: Params, x: Array, t: Array) -> Array:
-        _, features = denoise(fake, x, t, features=True)
-        return judge(head, features)
-
-    adam = optax.adam(1e-3, b1=0.0)
-    cfg = diffusion.DistillConfig(
-        denoise,
-        discriminate,
-        *(adam, adam, adam),
-        law=diffusion.edm(0.03, t_max),
-        t_init=t_init,
-        sigma_data=SIGMA_DATA,
-        divergence=name,
-        gan_weight=0.0,
-        aux_updates=2,
-        ema_decay=0.995,
-        teacher_denoise=lambda mixture, x, t: mixture.denoise(x, sigma=t),
-    )
-    step = diffusion.make_step(cfg)
-
-    def one(state: diffusion.DistillState, key: Key) -> tuple:
-        key_real, key_step = jax.random.split(key)
-        return step(state, state.teacher.sample(key_real, (BATCH,)), key_step)
-
-    def run(state: diffusion.DistillState, keys: Key, first: Array) -> tuple:
-        def body(state: diffusion.DistillState, i: Array) -> tuple:
-            return jax.vmap(one)(
-                state, jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-            )
-
-        return jax.lax.scan(body, state, first + jnp.arange(CHUNK))
-
-    state = initial(cfg, nets, datasets.gaussian_mixture_2d("ring8"))
-    run, _ = compiled(run, state, jax.random.split(jax.random.key(0), seeds), 0)
-    return Program(cfg, nets, run)
-
-
-def initial(
-    cfg: diffusion.DistillConfig, nets: tuple[Params, Params], mixture: GaussianMixture
-) -> diffusion.DistillState:
-    """The states of all seeds, one teacher for all."""
-    # Components of weight 0 give every mixture the same shapes, hence one program.
-    more = 25 - len(mixture.weights)
-    teacher = GaussianMixture(
-        jnp.pad(mixture.weights, (0, more)),
-        jnp.pad(mixture.means, ((0, more), (0, 0))),
-        jnp.pad(mixture.covs, (0, more), constant_values=1.0),
-    )
-    start = lambda student, head: diffusion.distill_state(  # noqa: E731
-        cfg, teacher, head, student_params=student
-    )
-    return jax.vmap(start)(*nets)
-
-
-def train(case: Case, name: str, seeds: int) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """One student a seed: figures at the steps asked for, and the last samples."""
-    cfg, nets, run = program(name, case.t_max, case.t_init, seeds)
-    mixture = datasets.gaussian_mixture_2d(case.data)
-    state = initial(cfg, nets, mixture)
-    keys = jax.random.split(jax.random.key(0), seeds)
-    rows, samples, seconds = [], np.empty(0), 0.0
-    for done in range(CHUNK, max(case.at) + 1, CHUNK):
-        began = time.perf_counter()
-        state, history = jax.block_until_ready(run(state, keys, done - CHUNK))
-        seconds += time.perf_counter() - began
-        if not np.isfinite(history["loss"]).all():
-            raise FloatingPointError(f"{name}: a loss is not finite at step {done}.")
-        if done in case.at:
-            samples, figures = judge(cfg, state, mixture)
-            pace = {"steps": done, "steps/s": done * seeds / seconds}
-            rows.append({"divergence": name, **pace, **figures})
-    return rows, samples
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _drawn(cfg: diffusion.DistillConfig, state: diffusion.DistillState) -> tuple:
-    """Samples of each seed, and its mean |logit| at the levels."""
-    keys = jax.random.split(jax.random.key(7), 3)
-    z, noise = (jax.random.normal(key, (SAMPLES, 2)) for key in keys[:2])
-    levels = jnp.repeat(jnp.array(LEVELS), SAMPLES // len(LEVELS))
-
-    def of_seed(state: diffusion.DistillState) -> tuple[Array, Array]:
-        x0 = cfg.denoise(state.ema, cfg.t_init * z, jnp.asarray(cfg.t_init))
-        noised = x0 + levels[:, None] * noise
-        logits = cfg.discriminate(state.head, state.fake, noised, levels)
-        return x0, jnp.abs(logits).reshape(len(LEVELS), -1).mean(1)
-
-    return jax.vmap(of_seed)(state)
-
-
-def judge(
-    cfg: diffusion.DistillConfig,
-    state: diffusion.DistillState,
-    mixture: GaussianMixture,
-) -> tuple[np.ndarray, dict[str, Any]]:
-    """Samples of all seeds, and their figures as one list each."""
-    samples, logits = _drawn(cfg, state)
-    stds = jnp.sqrt(mixture.covs)
-    found = []
-    for x in samples:
-        blurred = metrics.smoothed_divergences_2d(x, mixture, BLUR)
-        modes = metrics.mode_coverage(x, mixture.means, stds, mixture.weights)
-        found.append((blurred.js, blurred.kl, blurred.reverse_kl, *modes))
-    figures = np.array(found, float).T.tolist()
-    return np.asarray(samples), {
-        **dict(zip(FIGURES, figures, strict=True)),
-        "|logit|": np.asarray(logits).mean(0).tolist(),
-    }
+def compiled_for(name: str, t_max: float, t_init: float, seeds: int) -> _plane.Program:
+    """The training with one divergence and one pair of levels."""
+    law = diffusion.edm(0.03, t_max)
+    return _plane.program(seeds, divergence=name, law=law, t_init=t_init)
 
 
 def mixture_table(
@@ -418,28 +276,21 @@ def mixture_table(
     table, samples = [], {}
     for label, case in cases.items():
         mixture = datasets.gaussian_mixture_2d(case.data)
-        samples[label, "teacher"] = mixture.sample(jax.random.key(3), (SAMPLES,))
+        samples[label, "teacher"] = mixture.sample(jax.random.key(3), (_plane.SAMPLES,))
         for name in names:
-            rows, drawn = train(case, name, seeds)
-            table += [{"case": label, **row} for row in rows]
+            prog = compiled_for(name, case.t_max, case.t_init, seeds)
+            rows, drawn = _plane.train(prog, mixture, case.at)
+            table += [{"case": label, "divergence": name, **row} for row in rows]
             samples[label, name] = drawn[0]
             print(f"{label}, {name}: JS {np.mean(rows[-1]['JS']):.4f}", flush=True)
     return table, samples
-
-
-def _with_spread(row: Mapping[str, Any], column: str) -> Any:
-    """A figure as mean and half-range over the seeds."""
-    value = row[column]
-    if not isinstance(value, list):
-        return value
-    return f"{np.mean(value):.3g} +- {np.ptp(value) / 2:.2g}"
 
 
 def trained_claims(table: Sequence[Mapping[str, Any]]) -> list[Claim]:
     """What the means over the seeds say; figures of small nets are not promised."""
     means = {
         (row["case"], row["steps"], row["divergence"]): {
-            name: float(np.mean(row[name])) for name in FIGURES
+            name: float(np.mean(row[name])) for name in _plane.FIGURES
         }
         for row in table
     }

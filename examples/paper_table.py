@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 from flax import nnx
 
-from examples import _digits
+from examples import _digits, _plane, f_distill, superdiff
 from examples._report import Claim, finish, open_folder, print_table
 from examples.one_step_digits import distil, train_teacher
 from jaxdiv import networks, training
@@ -48,13 +48,48 @@ class Settings:
     """The tables of three papers on diffusion models, at the scale of two cores."""
 
     rows: tuple[int, ...] = (1, 2, 3, 4, 5)
-    """Which rows; row 6, one seed, takes ten minutes."""
+    """Which rows; row 6 takes ten minutes for its one seed."""
     seeds: int = 3
     """Number of seeds of rows 2 to 5."""
     out: pathlib.Path = pathlib.Path("out/paper_table")
     """Folder for pictures and figures."""
     quick: bool = False
-    """Show the flow in a minute; the figures are then not promised."""
+    """Show the flow of row 1 and of a short row 5 in a minute."""
+
+
+def main(settings: Settings) -> int:
+    """Makes the rows one after the other; returns the exit status."""
+    began = time.monotonic()
+    out = open_folder(settings.out)
+    unknown = sorted(set(settings.rows) - set(ROWS))
+    if unknown or settings.seeds < 1:
+        sys.exit(
+            f"--rows {unknown} and --seeds {settings.seeds}: expected some of "
+            f"{', '.join(map(str, ROWS))}, and at least 1 seed."
+        )
+    chosen = [1, 5] if settings.quick else settings.rows
+    rows, seconds = {}, {}
+    # The seeds of a row run one program: compiled once, it is read from here.
+    with tempfile.TemporaryDirectory() as cache:
+        jax.config.update("jax_compilation_cache_dir", cache)
+        for number in chosen:
+            start = time.monotonic()
+            print(f"\nRow {number}: {ROWS[number].__doc__}", flush=True)
+            rows[number] = ROWS[number](settings, out)
+            seconds[number] = round(time.monotonic() - start, 1)
+    return finish(
+        [
+            claim._replace(claim=f"row {number}: {claim.claim}")
+            for number, row in rows.items()
+            for claim in row.claims
+        ],
+        out=out,
+        settings=dataclasses.asdict(settings),
+        pictures=[picture for row in rows.values() for picture in row.pictures],
+        seconds=time.monotonic() - began,
+        figures={number: row.figures for number, row in rows.items()},
+        seconds_of_rows=seconds,
+    )
 
 
 class Row(NamedTuple):
@@ -173,3 +208,77 @@ def digits_claims(name: str, figures: Mapping[str, Sequence[Figures]]) -> list[C
     ]
     claims += [compare(*p) for p in pairs if {p[1], p[2]} <= set(figures)]
     return [claim._replace(promised=False) for claim in claims]
+
+
+def row_1(settings: Settings, out: pathlib.Path) -> Row:
+    """The Gaussian that each divergence fits to two modes."""
+    del settings
+    fits, found = f_distill.exact_part()
+    print_table(("divergence", "mean", "std"), [(k, *fit) for k, fit in fits.items()])
+    picture = out / "gaussian.png"
+    f_distill.draw_fits(fits, picture)
+    table = {k: {"mean": mean, "std": std} for k, (mean, std) in fits.items()}
+    return Row(table, found, [picture])
+
+
+def row_2(settings: Settings, out: pathlib.Path) -> Row:
+    """Mixtures of the plane distilled into one step."""
+    table, samples = f_distill.mixture_table(
+        f_distill.CASES, ("js", "kl", "reverse_kl"), settings.seeds
+    )
+    columns = f_distill.COLUMNS
+    rows = [_plane.cells(row, columns) for row in table]
+    print_table(columns, rows)
+    picture = out / "mixtures.png"
+    f_distill.draw_samples(samples, picture)
+    figures = {f"{r['case']}, {r['divergence']}, {r['steps']}": r for r in table}
+    return Row(figures, f_distill.trained_claims(table), [picture])
+
+
+def row_3(settings: Settings, out: pathlib.Path) -> Row:
+    """The log-density that is followed along the samples."""
+    del out
+    dims = (2, 5)
+    with jax.enable_x64(True):  # noqa: FBT003 - errors of 1e-5 are to be seen
+        table = superdiff.estimators(range(settings.seeds), dims)
+    superdiff.report("error of log q", table)
+    return Row(table, superdiff.estimator_claims(table, dims, 1000), [])
+
+
+def row_4(settings: Settings, out: pathlib.Path) -> Row:
+    """Two models sampled as one, with exact and with learned scores."""
+    seeds = range(settings.seeds)
+    with jax.enable_x64(True):  # noqa: FBT003 - log-densities are equal to 1e-9
+        exact, samples = superdiff.four_gaussians(seeds)
+    learned, more = superdiff.four_gaussians(
+        seeds, superdiff.learn(2500), lines=list(superdiff.LINES)[:4]
+    )
+    superdiff.report("exact scores", exact)
+    superdiff.report("learned scores", learned)
+    picture = out / "superposition.png"
+    samples |= {f"{k}, learned": x for k, x in more.items()}
+    superdiff.draw(samples, superdiff.models(), picture)
+    table = exact | {f"{k}, learned": v for k, v in learned.items()}
+    return Row(table, superdiff.four_claims(exact, learned), [picture])
+
+
+def row_5(settings: Settings, out: pathlib.Path) -> Row:
+    """Digits of 8 x 8 pixels, six students of one teacher a seed."""
+    recipe = _digits.choose("digits", None, quick=settings.quick)
+    students = list(STUDENTS)[:2] if settings.quick else list(STUDENTS)
+    seeds = 1 if settings.quick else settings.seeds
+    return digits_row("digits", recipe, students, seeds, out)
+
+
+def row_6(settings: Settings, out: pathlib.Path) -> Row:
+    """Digits of 28 x 28 pixels, one seed."""
+    recipe = _digits.choose("mnist5k", None, quick=settings.quick)
+    recipe = recipe._replace(teacher_steps=min(recipe.teacher_steps, 1000))
+    return digits_row("mnist5k", recipe, ["f-distill js"], 1, out)
+
+
+ROWS = {1: row_1, 2: row_2, 3: row_3, 4: row_4, 5: row_5, 6: row_6}
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Settings)))

@@ -22,19 +22,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import tyro
-from flax import nnx
 from matplotlib.figure import Figure
 
+from examples import _plane
+from examples._plane import CHUNK, FIGURES, SAMPLES, modes
 from examples._report import Claim, finish, open_folder, print_table
-from examples._timing import compiled
 from examples._uni_instruct import RULES, distil_particles, exact_claims
-from jaxdiv import datasets, diffusion, metrics, networks
+from jaxdiv import datasets
 from jaxdiv.distributions import GaussianMixture
-from jaxdiv.typing import Array, Key, Params
 
 METHODS: dict[str, dict[str, Any]] = {
     "DI": {"family": "integral", "divergence": "reverse_kl"},
@@ -43,9 +40,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "uni js": {"family": "expanded", "divergence": "js"},
 }
 MIXTURE = "imb8"  # eight Gaussians on a ring, each with 0.6 times the last one's weight
-SIGMA_DATA, BLUR = 2.84, 0.25
-BATCH, CHUNK, SAMPLES = 256, 50, 20_000
-FIGURES = ("JS", "KL", "reverse KL", "modes", "good", "weight TV")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,16 +76,13 @@ def main(settings: Settings) -> int:
     rules, moves = (RULES[::2], 400) if settings.quick else (RULES, 1500)
     particles, scores = particle_part(mixture, rules, seeds, moves)
     for columns, rows in (
-        (("method", *FIGURES, "seconds"), table),
+        (("method", *FIGURES, "steps/s"), table),
         (("particles", *FIGURES[3:]), scores),
     ):
         print()
         print_table(
             columns,
-            [
-                [k, *map(_with_spread, (row[c] for c in columns[1:]))]
-                for k, row in rows.items()
-            ],
+            [[k, *_plane.cells(row, columns[1:])] for k, row in rows.items()],
         )
     draw(samples, particles, picture)
     if not settings.quick:
@@ -110,95 +101,14 @@ def main(settings: Settings) -> int:
 # --- In the plane: three nets and an analytic teacher --------------------------------
 
 
-def make_nets(seed: int) -> tuple[nnx.Module, nnx.Module]:
-    """A denoiser and the discriminator's own layers."""
-    rngs, zeros = nnx.Rngs(seed), nnx.initializers.zeros_init()
-    net = networks.ScoreMLP(2, width=128, depth=3, embed=32, rngs=rngs)
-    head = nnx.Sequential(
-        nnx.Linear(128, 128, rngs=rngs),
-        jax.nn.silu,
-        nnx.Linear(128, 1, kernel_init=zeros, rngs=rngs),
-    )
-    return networks.EDMPrecond(net, SIGMA_DATA), head
-
-
-def configure(options: Mapping[str, Any], steps: int) -> diffusion.DistillConfig:
-    """The distillation of one method; only `options` tells them apart."""
-    (denoise, _), (judge, _) = map(networks.pure, make_nets(0))
-
-    def discriminate(head: Params, fake: Params, x: Array, t: Array) -> Array:
-        _, features = denoise(fake, x, t, features=True)
-        return judge(head, features)
-
-    adam = optax.adam(1e-3, b1=0.0)
-    return diffusion.DistillConfig(
-        denoise,
-        discriminate,
-        *(adam, adam, adam),
-        law=diffusion.edm(0.03, 6.0),
-        sigma_data=SIGMA_DATA,
-        aux_updates=2,
-        ema_decay=0.995,
-        teacher_denoise=lambda law, x, t: law.denoise(x, sigma=t),
-        ratio_after=steps // 5,  # before, a discriminator's ratios are noise
-        **{"gan_weight": 0.0, **options},
-    )
-
-
 def train(
     options: Mapping[str, Any], mixture: GaussianMixture, steps: int, seeds: int
 ) -> tuple[dict[str, Any], np.ndarray]:
     """One student a seed: figures as lists over the seeds, samples of the first."""
-    cfg = configure(options, steps)
-    step = diffusion.make_step(cfg)
-
-    def one(state: diffusion.DistillState, key: Key) -> tuple:
-        key_real, key_step = jax.random.split(key)
-        return step(state, state.teacher.sample(key_real, (BATCH,)), key_step)
-
-    def run(state: diffusion.DistillState, keys: Key, first: Array) -> tuple:
-        def body(state: diffusion.DistillState, i: Array) -> tuple:
-            fold = jax.vmap(jax.random.fold_in, (0, None))
-            state, shown = jax.vmap(one)(state, fold(keys, i))
-            return state, shown["loss"]
-
-        return jax.lax.scan(body, state, first + jnp.arange(CHUNK))
-
-    states = []
-    for seed in range(seeds):
-        student, head = (networks.pure(net)[1] for net in make_nets(seed))
-        states.append(
-            diffusion.distill_state(cfg, mixture, head, student_params=student)
-        )
-    state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    keys = jax.random.split(jax.random.key(0), seeds)
-    run, _ = compiled(run, state, keys, 0)
-    began = time.perf_counter()
-    for first in range(0, steps, CHUNK):
-        state, loss = run(state, keys, first)
-        if not np.isfinite(loss).all():
-            raise FloatingPointError(f"A loss is not finite by step {first + CHUNK}.")
-    seconds = time.perf_counter() - began
-    z = jax.random.normal(jax.random.key(7), (SAMPLES, 2))
-    start = jnp.asarray(cfg.law.t_max)
-    draw_all = jax.jit(jax.vmap(lambda ema: cfg.denoise(ema, start * z, start)))
-    samples = draw_all(state.ema)
-    return judge(samples, mixture) | {"seconds": seconds}, np.asarray(samples[0])
-
-
-def judge(samples: Array, mixture: GaussianMixture) -> dict[str, list[float]]:
-    """Figures of the samples of each seed."""
-    found = []
-    for x in samples:
-        blurred = metrics.smoothed_divergences_2d(x, mixture, BLUR)
-        found.append((blurred.js, blurred.kl, blurred.reverse_kl, *modes(x, mixture)))
-    return dict(zip(FIGURES, np.array(found, float).T.tolist(), strict=True))
-
-
-def modes(x: Array, mixture: GaussianMixture) -> metrics.ModeCoverage:
-    """Modes covered, share of good samples, and distance of the modes' shares."""
-    stds = jnp.sqrt(mixture.covs)
-    return metrics.mode_coverage(x, mixture.means, stds, mixture.weights)
+    # Before, the ratios of a discriminator are noise.
+    prog = _plane.program(seeds, ratio_after=steps // 5, **options)
+    (row,), samples = _plane.train(prog, mixture, [steps])
+    return row, samples[0]
 
 
 def trained_claims(table: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
@@ -212,7 +122,7 @@ def trained_claims(table: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
         text = f"{ours:.4f}, {rival:.4f}"
         what = f"{name}: smoothed JS below that of DI"
         lines.append(Claim(what, text, "less", bool(ours < rival), promised=False))
-    cost = float(table["SIM"]["seconds"] / table["DI"]["seconds"])
+    cost = float(table["DI"]["steps/s"] / table["SIM"]["steps/s"])
     return [
         *lines,
         Claim(
@@ -254,13 +164,6 @@ def particle_claims(scores: Mapping[str, Mapping[str, Any]]) -> list[Claim]:
 
 
 # --- The picture ---------------------------------------------------------------------
-
-
-def _with_spread(value: Any) -> Any:
-    """A figure as mean and half-range over the seeds."""
-    if not isinstance(value, list):
-        return value
-    return f"{np.mean(value):.3g} +- {np.ptp(value) / 2:.2g}"
 
 
 def draw(

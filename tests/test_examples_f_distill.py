@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from examples import f_distill
+from examples import _plane, f_distill
 
 
 @pytest.mark.slow
@@ -16,8 +16,8 @@ def test_quick_run(tmp_path, capsys):
     rows = {row["divergence"]: row for row in result["table"]}
     assert rows.keys() == {"js", "reverse_kl"}
     for row in rows.values():
-        assert (row["case"], row["steps"]) == ("imb8", f_distill.CHUNK)
-        assert all(len(row[name]) == 2 for name in f_distill.FIGURES)  # two seeds
+        assert (row["case"], row["steps"]) == ("imb8", _plane.CHUNK)
+        assert all(len(row[name]) == 2 for name in _plane.FIGURES)  # two seeds
         assert row["JS"][0] != row["JS"][1]
     printed = capsys.readouterr().out
     for name in ("gaussian.png", "samples.png"):
@@ -27,7 +27,7 @@ def test_quick_run(tmp_path, capsys):
 
 
 def row(name, js, tv, case="imb8"):
-    figures = dict.fromkeys(f_distill.FIGURES, [8.0, 8.0])
+    figures = dict.fromkeys(_plane.FIGURES, [8.0, 8.0])
     return (
         {"case": case, "steps": 3000, "divergence": name}
         | figures
