@@ -53,6 +53,7 @@ bench: $(VENV)/.bench ## side by side with the peers
 	$(BIN)/python -m benchmarks.implicit
 	$(BIN)/python -m benchmarks.hypergradients
 	$(BIN)/python -m benchmarks.qp
+	$(BIN)/python -m benchmarks.diffusion
 
 clean: ## remove environments, caches and output
 	rm -rf .venv .venv-newest .cache .pytest_cache .ruff_cache .hypothesis docs/_build $(OUT)
