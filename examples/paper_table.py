@@ -23,7 +23,7 @@ import numpy as np
 import tyro
 from flax import nnx
 
-from examples import _digits, _plane, f_distill, superdiff
+from examples import _digits, _plane, _superdiff, f_distill, superdiff
 from examples._report import Claim, finish, open_folder, print_table
 from examples.one_step_digits import distil, train_teacher
 from jaxdiv import networks, training
@@ -241,8 +241,8 @@ def row_3(settings: Settings, out: pathlib.Path) -> Row:
     dims = (2, 5)
     with jax.enable_x64(True):  # noqa: FBT003 - errors of 1e-5 are to be seen
         table = superdiff.estimators(range(settings.seeds), dims)
-    superdiff.report("error of log q", table)
-    return Row(table, superdiff.estimator_claims(table, dims, 1000), [])
+    _superdiff.report("error of log q", table)
+    return Row(table, _superdiff.estimator_claims(table, dims, 1000), [])
 
 
 def row_4(settings: Settings, out: pathlib.Path) -> Row:
@@ -250,16 +250,19 @@ def row_4(settings: Settings, out: pathlib.Path) -> Row:
     seeds = range(settings.seeds)
     with jax.enable_x64(True):  # noqa: FBT003 - log-densities are equal to 1e-9
         exact, samples = superdiff.four_gaussians(seeds)
+        lines = [line for line in superdiff.LINES if "AND" in line]
+        unequal = {line: superdiff.unequal_widths(line, seeds) for line in lines}
+        mixed = superdiff.weighted_and_three(seeds)
     learned, more = superdiff.four_gaussians(
-        seeds, superdiff.learn(2500), lines=list(superdiff.LINES)[:4]
+        seeds, superdiff.learn(), lines=list(superdiff.LINES)[:4]
     )
-    superdiff.report("exact scores", exact)
-    superdiff.report("learned scores", learned)
-    picture = out / "superposition.png"
+    tables = {"exact": exact, "learned": learned, "unequal": unequal, "mixed": mixed}
+    for title, table in tables.items():
+        _superdiff.report(title, table)
     samples |= {f"{k}, learned": x for k, x in more.items()}
-    superdiff.draw(samples, superdiff.models(), picture)
-    table = exact | {f"{k}, learned": v for k, v in learned.items()}
-    return Row(table, superdiff.four_claims(exact, learned), [picture])
+    picture = out / "superposition.png"
+    _superdiff.draw(samples, superdiff.models(), picture)
+    return Row(tables, _superdiff.exact_claims(exact, unequal, mixed, 1000), [picture])
 
 
 def row_5(settings: Settings, out: pathlib.Path) -> Row:

@@ -70,8 +70,9 @@ def main(settings: Settings) -> int:
     names = list(METHODS)[2:3] if settings.quick else list(METHODS)
     mixture = datasets.gaussian_mixture_2d(MIXTURE)
     table, samples = {}, {"teacher": mixture.sample(jax.random.key(3), (SAMPLES,))}
-    for name in names:
-        table[name], samples[name] = train(METHODS[name], mixture, steps, seeds)
+    runs = [(METHODS[name], mixture, steps, seeds) for name in names]
+    for name, found in zip(names, _plane.side_by_side(train, runs), strict=True):
+        table[name], samples[name] = found
         print(f"{name}: JS {np.mean(table[name]['JS']):.4f}", flush=True)
     rules, moves = (RULES[::2], 400) if settings.quick else (RULES, 1500)
     particles, scores = particle_part(mixture, rules, seeds, moves)

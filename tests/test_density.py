@@ -71,6 +71,7 @@ def test_mixtures(x64, key, d, name):
     assert jnp.abs(error).max() < 3e-3
 
 
+@pytest.mark.slow
 def test_error_falls_with_the_fourth_power(x64, key):
     mixture, law = three_modes(2), diffusion.vp()
     x = mixture.sample(key, (100,), *at(law, law.t_min))
@@ -81,6 +82,7 @@ def test_error_falls_with_the_fourth_power(x64, key):
     assert 3.5 < np.log2(errors[0] / errors[1]) < 5.5, errors
 
 
+@pytest.mark.slow
 def test_mixture_in_float32(key):
     mixture, law = three_modes(2), diffusion.vp()
     single = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), mixture)
@@ -119,6 +121,7 @@ THREE = GaussianMixture(
 )
 
 
+@pytest.mark.slow
 def test_hutchinson_is_unbiased_and_more_probes_help(x64, key):
     law, n = diffusion.vp(), 1000
     x = THREE.sample(key, (n,), *at(law, law.t_min))
@@ -161,6 +164,7 @@ def test_the_signs_stay_along_a_trajectory(x64, key):
     np.testing.assert_allclose(found - exact, off, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_more_directions_than_a_chunk(x64, key):
     """Exact in 40 dimensions, with a Jacobian that is not symmetric."""
     law, d = diffusion.edm(0.5, 2.0), 40
@@ -175,6 +179,7 @@ def test_more_directions_than_a_chunk(x64, key):
     np.testing.assert_allclose(found, expected, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_shapes_and_transforms(key):
     law, score = diffusion.edm(0.1, 5.0), lambda x, t: -x / (1 + t**2)
     call = lambda x: diffusion.log_likelihood(law, score, x, n_steps=10)
@@ -188,6 +193,7 @@ def test_shapes_and_transforms(key):
     assert np.isnan(call(jnp.array([jnp.nan, 0.0]))).tolist() == [True, False]
 
 
+@pytest.mark.slow
 def test_gradient_in_x_is_the_score(x64, key):
     mixture, law = three_modes(2), diffusion.vp()
     x = mixture.sample(key, (5,))

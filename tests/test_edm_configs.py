@@ -98,6 +98,7 @@ def test_two_small_steps_on_random_weights(name):
     assert max(jax.tree.leaves(moved)) > 0
 
 
+@pytest.mark.slow
 def test_heads_of_f_distill():
     heads = edm_configs.EncoderHeads({32: 64, 16: 40, 8: 8}, rngs=nnx.Rngs(0))
     judge, params = networks.pure(heads)

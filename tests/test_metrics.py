@@ -174,6 +174,7 @@ def by_gaussian_filter(samples, means, weights, variances, sigma_e):
     return kl(p, q), kl(q, p), (kl(p, middle) + kl(q, middle)) / 2
 
 
+@pytest.mark.slow
 def test_smoothed_divergences_against_scipy(x64):
     rng = np.random.default_rng(5)
     means, weights = np.array([[-1.0, 0.0], [1.5, 1.0]]), np.array([0.7, 0.3])
@@ -190,6 +191,7 @@ def test_smoothed_divergences_against_scipy(x64):
     np.testing.assert_allclose(same, found, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_smoothed_divergences_of_its_own_samples_and_of_a_lost_mode():
     ring = datasets.gaussian_mixture_2d("ring8")
     blurred = lambda x: metrics.smoothed_divergences_2d(x, ring, 0.25)

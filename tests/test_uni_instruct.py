@@ -156,6 +156,7 @@ LIMITS = {  # of h, c_fgm, c_di at r = 0 and at r = inf
 }
 
 
+@pytest.mark.slow
 def test_weights_at_the_ends_are_the_limits():
     named = {name: name for name in LIMITS}
     path = np.linspace(-100, 100, 41, dtype=np.float32)

@@ -221,7 +221,7 @@ def span_curvature(scores: Array, push: Callable[[Array], Array]) -> Array:
     """
     spread = _spread(jax.vmap(flat)(scores))
     parts = jnp.moveaxis(spread.parts, -2, 0)
-    rest = jax.vmap(push)(parts[1:].reshape(-1, *scores.shape[1:]))
+    rest = jax.vmap(push)(parts[1:].reshape(len(scores) - 1, *scores.shape[1:]))
     along = jnp.concatenate([-jnp.sum(rest, 0, keepdims=True), rest])
     along = along.reshape(len(scores), *parts.shape)  # part, model, sample, entry
     products = jnp.einsum("kmbd,jbd->mkbj", along, parts, precision="highest")
