@@ -225,6 +225,7 @@ def test_increments_by_hand(x64):
     )
 
 
+@pytest.mark.slow
 def test_ode_rate_is_the_total_derivative(x64):
     # d/dtau log q_{t - tau}(x + u tau), by central differences of the density itself.
     t, x = 0.3, jnp.array([[0.4, -0.7], [1.2, 0.9]])
@@ -326,6 +327,7 @@ def test_lift_is_the_final_difference(x64, stochastic):
     np.testing.assert_allclose(again.x, r.x, atol=1e-6)  # nothing to correct
 
 
+@pytest.mark.slow
 def test_gain_takes_back_what_is_behind(x64):
     # While the models agree nothing can lift one of them: half of the lift is missing
     # at the end, unless the gain takes it back.
@@ -339,6 +341,7 @@ def test_gain_takes_back_what_is_behind(x64):
     np.testing.assert_allclose(gaps[1], 2.0, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_one_model_is_plain_sampling(x64):
     score = score_of(MODES)
     options = {"n": 5, "steps": 20, "return_trajectory": True}
@@ -382,6 +385,7 @@ def test_path_and_grid(x64):
     np.testing.assert_allclose(np.diff(even.aux.t), -(1 - 1e-3) / 8)
 
 
+@pytest.mark.slow
 def test_a_sequence_is_a_batch_and_a_function_is_a_mode(x64):
     pair = [score_of(UPPER), score_of(LOWER)]
     stacked = lambda x, t: jnp.stack([score(x, t) for score in pair])
@@ -402,6 +406,7 @@ def test_a_sequence_is_a_batch_and_a_function_is_a_mode(x64):
     assert set(np.unique(hard.aux.weights[1:])) == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_nan_of_one_sample_stays_with_it():
     def broken(x, t):
         return -x + jnp.where(jnp.arange(3)[:, None] == 1, jnp.nan, 0)
@@ -413,6 +418,7 @@ def test_nan_of_one_sample_stays_with_it():
         assert np.isfinite(r.x[::2]).all()
 
 
+@pytest.mark.slow
 def test_identical_models_have_finite_gradients(x64):
     @jax.jit
     def loss(mean):

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv import _check
+from jaxdiv.diffusion._increment import directions
 from jaxdiv.diffusion._noise import NoiseLaw
 from jaxdiv.diffusion._samplers import times
 from jaxdiv.typing import Array, ArrayLike, Key, ScoreFn
 
-_MAX_EXACT = 256  # dimensions; from there on a few probes are far cheaper
 _CHUNK = 32  # directions at a time, so that memory does not grow with the dimension
 
 _State = tuple[Array, Array]  # samples and the change of their log-density
@@ -87,14 +87,14 @@ def log_likelihood(
     (x,) = _check.floating(x=x)
     if x.ndim == 0:
         raise ValueError("x is a scalar; expected a batch axis.")
-    _check.in_range(1, closed=True, n_steps=n_steps, n_probes=n_probes)
-    trace = _trace(method, key, n_probes, x)
+    _check.in_range(1, closed=True, n_steps=n_steps)
+    probes = directions(x, key, n_probes, method=method)
     dim = math.prod(x.shape[1:])
 
     def slope(state: tuple[Array, Array], t: Array) -> tuple[Array, Array]:
         score, along = jax.linearize(lambda x: score_fn(x, t), state[0])
         drift, half = law.dlog_alpha(t), law.g2(t) / 2
-        growth = drift * dim - half * trace(along)
+        growth = drift * dim - half * _trace(along, probes, state[0])
         return drift * state[0] - half * score, growth
 
     grid = times(law, x, n_steps + 1, rho)[::-1]
@@ -106,36 +106,14 @@ def log_likelihood(
     return change + prior_log_prob(x)
 
 
-def _trace(
-    method: str, key: Key | None, n_probes: int, x: Array
-) -> Callable[[Callable[[Array], Array]], Array]:
+def _trace(along: Callable[[Array], Array], probes: Array, x: Array) -> Array:
     """The trace `(B,)` of a linear map of arrays shaped as x, sample by sample."""
-    _check.one_of("method", method, ("exact", "hutchinson"))
-    if method == "exact":
-        dim = math.prod(x.shape[1:])
-        if dim > _MAX_EXACT:
-            raise ValueError(
-                f"x has {dim} entries a sample; expected at most {_MAX_EXACT} for "
-                "method='exact'. Use method='hutchinson'."
-            )
-        basis = jnp.eye(dim, dtype=x.dtype).reshape(dim, 1, *x.shape[1:])
-        return lambda along: jnp.sum(_forms(along, basis, x.shape), 0)
-    if key is None:
-        raise ValueError("key is None; expected a key for method='hutchinson'.")
-    signs = jax.random.rademacher(key, (n_probes, *x.shape), x.dtype)
-    return lambda along: jnp.mean(_forms(along, signs, x.shape), 0)
-
-
-def _forms(
-    along: Callable[[Array], Array], directions: Array, shape: tuple[int, ...]
-) -> Array:
-    """Products z' J z, shape `(directions, B)`."""
 
     def form(z: Array) -> Array:
-        z = jnp.broadcast_to(z, shape)
-        return jnp.sum(z * along(z), range(1, len(shape)))
+        z = jnp.broadcast_to(z, x.shape)
+        return jnp.sum(z * along(z), range(1, x.ndim))
 
-    return jax.lax.map(form, directions, batch_size=_CHUNK)
+    return jnp.sum(jax.lax.map(form, probes, batch_size=_CHUNK), 0)
 
 
 def _runge_kutta(

@@ -7,10 +7,13 @@ marginals :math:`q_t` and score :math:`s = \nabla\log q_t`.
 
 import math
 
+import jax
 import jax.numpy as jnp
 
 from jaxdiv import _check
-from jaxdiv.typing import Array, ArrayLike
+from jaxdiv.typing import Array, ArrayLike, Key
+
+_MAX_EXACT = 256  # entries of a sample; from there on a few probes are far cheaper
 
 
 def flat(x: Array) -> Array:
@@ -44,6 +47,35 @@ def check_per_sample(batch: tuple[int, ...], **values: Array) -> None:
                 f"{name} has shape {value.shape}; expected a scalar or one value for "
                 f"each sample, shape {batch}."
             )
+
+
+def directions(x: Array, key: Key | None, n_probes: int, **method: str) -> Array:
+    """Directions z, `(K, B or 1, ...)`, whose forms z' J z sum to the trace of J.
+
+    Args:
+      x: samples `(B, ...)`; each one's part of the linear map J is its own.
+      key: key of the signs of `"hutchinson"`.
+      n_probes: number of vectors of signs, of which the trace is the mean.
+      **method: the argument's name, and `"exact"` or `"hutchinson"`.
+
+    Raises:
+      ValueError: an unknown method, no key, or too many entries for `"exact"`.
+    """
+    ((name, chosen),) = method.items()
+    _check.one_of(name, chosen, ("exact", "hutchinson"))
+    _check.in_range(1, closed=True, n_probes=n_probes)
+    if chosen == "hutchinson":
+        if key is None:
+            raise ValueError(f"key is None; expected a key for {name}='hutchinson'.")
+        signs = jax.random.rademacher(key, (n_probes, *x.shape), x.dtype)
+        return signs / math.sqrt(n_probes)
+    size = math.prod(x.shape[1:])
+    if size > _MAX_EXACT:
+        raise ValueError(
+            f"A sample has {size} entries; expected at most {_MAX_EXACT} for "
+            f"{name}='exact'. Use {name}='hutchinson'."
+        )
+    return jnp.eye(size, dtype=x.dtype).reshape(size, 1, *x.shape[1:])
 
 
 def ito_log_density_increment(

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv import _check
+from jaxdiv.diffusion._increment import directions
 from jaxdiv.diffusion._noise import NoiseLaw
 from jaxdiv.diffusion._superposed_step import (
     Plan,
@@ -20,7 +21,6 @@ from jaxdiv.diffusion._superposed_step import (
 from jaxdiv.typing import Array, ArrayLike, Key, ScoreFn
 
 _MODES = ("and", "avg", "or")
-_MAX_EXACT = 256  # entries of a sample; from there on a few probes are far cheaper
 
 
 class SuperpositionPath(NamedTuple):
@@ -179,7 +179,9 @@ def sample_superposition(
     if stochastic:
         take = partial(random_step, plan, noise)
     else:
-        take = partial(smooth_step, plan, _probes(divergence, n_probes, signs, x))
+        probes = directions(x, signs, n_probes, divergence=divergence)
+        probes = jnp.broadcast_to(probes, (len(probes), *x.shape))
+        take = partial(smooth_step, plan, probes)
 
     def step(carry: tuple, time: tuple) -> tuple[tuple, Any]:
         x, logq, lost = carry
@@ -307,23 +309,6 @@ def _noise(
     size = math.prod(shape[1:])
     constant = size * (math.log(2 * math.pi) / 2 + jnp.log(sigma))
     return sigma * eps, -jnp.sum(eps**2, range(1, eps.ndim)) / 2 - constant
-
-
-def _probes(divergence: str, n_probes: int, key: Key, x: Array) -> Array:
-    """Directions `(K, B, ...)` whose quadratic forms sum to the trace."""
-    _check.one_of("divergence", divergence, ("exact", "hutchinson"))
-    _check.in_range(1, closed=True, n_probes=n_probes)
-    if divergence == "hutchinson":
-        signs = jax.random.rademacher(key, (n_probes, *x.shape), x.dtype)
-        return signs / math.sqrt(n_probes)
-    size = math.prod(x.shape[1:])
-    if size > _MAX_EXACT:
-        raise ValueError(
-            f"A sample has {size} entries; expected at most {_MAX_EXACT} for "
-            "divergence='exact'. Use divergence='hutchinson'."
-        )
-    basis = jnp.eye(size, dtype=x.dtype).reshape(size, 1, *x.shape[1:])
-    return jnp.broadcast_to(basis, (size, *x.shape))
 
 
 def _add(total: Array, lost: Array, term: Array) -> tuple[Array, Array]:
