@@ -65,7 +65,8 @@ def main(settings: Settings) -> int:
     n, paths, dims = (300, 1000, (2,)) if quick else (1000, 4000, (2, 5))
     seeds = range(1 if quick else settings.seeds)
     with jax.enable_x64(True):  # noqa: FBT003 - equal to 1e-9, which float32 is not
-        exact, samples = four_gaussians(seeds, n=n)
+        lines = list(LINES)[: 4 if quick else None]
+        exact, samples = four_gaussians(seeds, n=n, lines=lines)
         unequal = {k: unequal_widths(k, seeds, n=n) for k in LINES if "AND" in k}
         mixed = weighted_and_three(seeds, n=n)
         tracked = estimators(seeds, dims, paths=paths)
@@ -331,7 +332,7 @@ def learn_digits(
     recipe = _digits.choose("digits", None, quick=quick)
     n, few, steps = recipe.samples, 400, 200
     if quick:
-        recipe, few, steps = recipe._replace(teacher_steps=100), 100, 50
+        recipe, few, steps = recipe._replace(teacher_steps=50), 100, 50
     data, labels = _digits.load("digits"), datasets.digits().labels
     halves = data.images[labels < 5], data.images[labels >= 5]
     denoise, both = train(recipe.network, halves, recipe, "halves of the digits")
