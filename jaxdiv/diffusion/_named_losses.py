@@ -165,7 +165,7 @@ def diff_instruct_loss(
               E_{q_t}\|s_p - s_q\|^2\,dt + W(T)\,KL(q_T\|p_T)
 
     The two families differ as estimators: this one calls both denoisers without a
-    gradient, at a third of the cost and more noise.
+    gradient, and saves their backward passes.
 
     Args:
       x0: the student's samples, shape `(B, ...)`.

@@ -262,7 +262,7 @@ def make_step(
     of `cfg` says, with the weights of the divergence at the discriminator's ratio,
     clipped, normalised in its time bin and over the batch; and last the running average
     of the student. The expanded family sends the gradient through teacher and fake
-    denoiser: a step costs two to three times that of the integral one.
+    denoiser, which takes their backward passes too.
 
     Args:
       cfg: the distillation.
