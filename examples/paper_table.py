@@ -48,13 +48,13 @@ class Settings:
     """The tables of three papers on diffusion models, at the scale of two cores."""
 
     rows: tuple[int, ...] = (1, 2, 3, 4, 5)
-    """Which rows; row 6 takes ten minutes for its one seed."""
+    """Which rows; row 6, with one seed, is the longest."""
     seeds: int = 3
     """Number of seeds of rows 2 to 5."""
     out: pathlib.Path = pathlib.Path("out/paper_table")
     """Folder for pictures and figures."""
     quick: bool = False
-    """Show the flow of row 1 and of a short row 5 in a minute."""
+    """Row 1 and a short row 5 only."""
 
 
 def main(settings: Settings) -> int:
