@@ -359,18 +359,33 @@ def _masked(pair: _Pair, keep: Array) -> _Pair:
 def _kl(pair: _Pair) -> Array:
     near = _near(pair, 1)
     close = _between(_masked(pair, near), 1)
-    p, q, apart, dim = _masked(pair, ~near)
-    small_p, small_q = log_partition(jnp.stack([p, q]), dim)
-    large_p, large_q = deficit(jnp.stack([p, q]), dim)
+    far = _masked(pair, ~near)
+    ends = jnp.stack([far.p, far.q])
+    small, large = log_partition(ends, far.dim), deficit(ends, far.dim)
+    return jnp.where(near, close, _kl_formula(far, small, large))
+
+
+def _kl_formula(pair: _Pair, h: Array, lost: Array) -> Array:
+    """KL(p||q) from h(p), h(q) and the deficits of both."""
+    p, q, apart, dim = pair
     A = resultant(p, dim)
-    small = small_q - small_p - A * (q - p)
-    large = large_p - large_q + one_less_resultant(p, dim) * (q - p)
-    far = jnp.where(p < dim, small, large) + A * q * apart
-    return jnp.where(near, close, far)
+    small = h[1] - h[0] - A * (q - p)
+    large = lost[0] - lost[1] + one_less_resultant(p, dim) * (q - p)
+    return jnp.where(p < dim, small, large) + A * q * apart
 
 
 def _jeffreys(pair: _Pair) -> Array:
-    return _kl(pair) + _kl(pair.swapped())
+    p, q, apart, dim = pair
+    least = jnp.minimum(p, q)
+    near = jnp.abs(q - p) < _NEAR * (dim + least)
+    u = jnp.asarray((_NODES + 1) / 2, p.dtype)
+    inner = jnp.where(near, q - p, 0)[..., None] * u + p[..., None]
+    slope = resultant_slope(inner, dim) @ jnp.asarray(_WEIGHTS / 2, p.dtype)
+    ends = jnp.stack([p, q])
+    A, less = resultant(ends, dim), one_less_resultant(ends, dim)
+    risen = jnp.where(least < dim, A[1] - A[0], less[0] - less[1])
+    risen = jnp.where(near, slope * (q - p), risen)
+    return (q - p) * risen + (q * A[0] + p * A[1]) * apart
 
 
 def _renyi(pair: _Pair, alpha: ArrayLike) -> Array:
@@ -379,26 +394,25 @@ def _renyi(pair: _Pair, alpha: ArrayLike) -> Array:
     alpha, p, q, apart = (jnp.broadcast_to(z, shape) for z in (alpha, *pair[:3]))
     pair = _Pair(p, q, apart, pair.dim)
     # Near order 1, and between near laws, the gap of H between p and the mixture.
-    near = _near(pair, jnp.abs(1 - alpha))
+    near_q, near = _near(pair, 1), _near(pair, jnp.abs(1 - alpha))
     length = jnp.where(near, 1 - alpha, 0)
-    close = _kl(pair) - length * _between(_masked(pair, near), length)
-    far = _mixture_gap(_masked(pair, ~near), jnp.where(near, 0.5, alpha))
-    return jnp.where(near, close, far)
-
-
-def _mixture_gap(pair: _Pair, alpha: Array) -> Array:
-    """The Renyi divergence as its formula says."""
-    p, q, _, dim = pair
-    squared, lacking = _squared_length(pair, 1 - alpha)
+    lengths = jnp.stack([jnp.where(near_q, 1, 0), length])
+    to_q, to_mixture = _between(_masked(pair, near_q | near), lengths)
+    # The formulas share what they need of p and q: less to compile.
+    far = _masked(pair, ~(near & near_q))
+    order = jnp.where(near, 0.5, alpha)
+    squared, lacking = _squared_length(far, 1 - order)
     live = squared > 0
     mixed = jnp.where(live, jnp.sqrt(jnp.where(live, squared, 1)), 0)
-    small_p, small_q = log_partition(jnp.stack([p, q]), dim)
-    small = special.log_hyp0f1(dim / 2, squared / 4)
-    small -= alpha * small_p + (1 - alpha) * small_q
-    straight = alpha * p + (1 - alpha) * q
+    h = log_partition(jnp.stack([far.p, far.q]), pair.dim)
+    lost = deficit(jnp.stack([far.p, far.q, mixed]), pair.dim)
+    small = special.log_hyp0f1(pair.dim / 2, squared / 4)
+    small -= order * h[0] + (1 - order) * h[1]
+    straight = order * far.p + (1 - order) * far.q
     ahead = straight > 0
     less = -lacking / jnp.where(ahead, mixed + straight, 1)
-    large_p, large_q, large_mixed = deficit(jnp.stack([p, q, mixed]), dim)
-    large = jnp.where(ahead, less, mixed - straight) - large_mixed
-    large += alpha * large_p + (1 - alpha) * large_q
-    return jnp.where(p + q < 2 * dim, small, large) / (alpha - 1)
+    large = jnp.where(ahead, less, mixed - straight) - lost[2]
+    large += order * lost[0] + (1 - order) * lost[1]
+    by_formula = jnp.where(far.p + far.q < 2 * pair.dim, small, large) / (order - 1)
+    kl = jnp.where(near_q, to_q, _kl_formula(far, h, lost))
+    return jnp.where(near, kl - length * to_mixture, by_formula)
