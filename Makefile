@@ -26,11 +26,11 @@ test: $(VENV)/.test ## the tests that take seconds
 test-all: $(VENV)/.test ## all tests, examples and notebooks in their quick mode among them
 	$(PYTEST)
 
-test-newest: ## every public function under Python 3.13 with the newest releases
+test-newest: ## every public function under Python 3.13, the newest releases, XLA's defaults
 	@newest=$$(command -v python3.13 >/dev/null && python3.13 --version >/dev/null 2>&1 && command -v python3.13 \
 	  || ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.13*/bin/python3.13 2>/dev/null | tail -n 1); \
 	if [ -n "$$newest" ]; then \
-	  $(MAKE) test PYTHON="$$newest" VENV=.venv-newest CONSTRAINTS= \
+	  XLA_FLAGS= $(MAKE) test PYTHON="$$newest" VENV=.venv-newest CONSTRAINTS= \
 	    TESTS='jaxdiv tests/test_registry.py'; \
 	else echo "No python3.13 on this machine: the newest releases were not tested."; fi
 

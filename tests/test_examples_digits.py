@@ -191,13 +191,14 @@ def test_quick_run_leaves_pictures_and_figures(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = start(killed)
-    wait_for_checkpoint(process, killed / "checkpoints" / "js")
+    one = ["--divergence", "reverse_kl"]  # the one it is else compared with
+    process = start(killed, *one)
+    wait_for_checkpoint(process, killed / "checkpoints" / "reverse_kl")
     process.kill()
     process.communicate()
     assert not (killed / "result.json").exists()
     for out, options in ((killed, ["--resume"]), (whole, [])):
-        process = start(out, *options)
+        process = start(out, *one, *options)
         text = process.communicate(timeout=900)
         assert (out / "result.json").exists(), text
     assert figures(killed) == figures(whole)
