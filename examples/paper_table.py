@@ -10,12 +10,13 @@ Xu, Nie and Vahdat, 2025, arXiv:2502.15681; Wang et al., 2025, arXiv:2505.20755;
 et al., 2025, arXiv:2412.17762.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +28,7 @@ from examples import _digits, _plane, _superdiff, f_distill, superdiff
 from examples._report import Claim, finish, open_folder, print_table
 from examples.one_step_digits import distil, train_teacher
 from jaxdiv import networks, training
-from jaxdiv.typing import Params, PyTree
+from jaxdiv.typing import Apply, Params, PyTree
 
 # What sets a student apart from those of `one_step_digits`.
 STUDENTS: dict[str, dict[str, Any]] = {
@@ -69,9 +70,7 @@ def main(settings: Settings) -> int:
         )
     chosen = [1, 5] if settings.quick else settings.rows
     rows, seconds = {}, {}
-    # The seeds of a row run one program: compiled once, it is read from here.
-    with tempfile.TemporaryDirectory() as cache:
-        jax.config.update("jax_compilation_cache_dir", cache)
+    with compiled_once():
         for number in chosen:
             start = time.monotonic()
             print(f"\nRow {number}: {ROWS[number].__doc__}", flush=True)
@@ -92,6 +91,19 @@ def main(settings: Settings) -> int:
     )
 
 
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """The seeds of a row run one program: it is kept until the last has run."""
+    option = "jax_compilation_cache_dir"
+    before = getattr(jax.config, option)
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update(option, before or folder)
+        try:
+            yield
+        finally:
+            jax.config.update(option, before)
+
+
 class Row(NamedTuple):
     """What one row of the table has come to.
 
@@ -106,46 +118,66 @@ class Row(NamedTuple):
     pictures: Sequence[pathlib.Path]
 
 
-def digits_run(
-    name: str, recipe: _digits.Recipe, students: Sequence[str], seed: int
-) -> tuple[dict[str, Figures], dict[str, np.ndarray]]:
-    """Figures and samples of one seed: its teacher and the students of that."""
+class Trained(NamedTuple):
+    """A denoiser and the seconds of its training, beside another's."""
+
+    params: Params
+    seconds: float
+
+
+def digits_runs(
+    name: str, recipe: _digits.Recipe, students: Sequence[str], seeds: int
+) -> tuple[dict[str, list[Figures]], dict[str, np.ndarray]]:
+    """Figures of the teachers and of their students by seed; the first seed's images.
+
+    Two are trained at a time.
+    """
     data = _digits.load(name)
-    net = networks.EDMPrecond(recipe.network(nnx.Rngs(seed)), recipe.sigma_data)
-    denoise, params = networks.pure(net)
-    keys = jax.random.split(jax.random.key(seed), 3)
 
-    def fit(phase: str, step: Callable, state: PyTree, *, steps: int) -> Any:
-        key = keys[0] if phase == "teacher" else keys[1]
-        size = {"batch_size": recipe.batch, "chunk": recipe.chunk}
-        return training.fit(
-            step, state, data.images, key, steps=steps, progress=phase, **size
-        )
+    def network(seed: int) -> tuple[Apply, Params]:
+        net = recipe.network(nnx.Rngs(seed))
+        return networks.pure(networks.EDMPrecond(net, recipe.sigma_data))
 
-    def timed(train: Callable[[], Any]) -> tuple[Params, float]:
-        began = time.monotonic()
-        return train().state.ema, time.monotonic() - began
+    denoise, _ = network(0)
+    keys = [jax.random.split(jax.random.key(seed), 3) for seed in range(seeds)]
 
-    trained = {"teacher": timed(lambda: train_teacher(recipe, denoise, params, fit))}
-    teacher = trained["teacher"][0]
-    for label in students:
-        changes = STUDENTS[label]
-        trained[label] = timed(
-            lambda label=label, changes=changes: distil(
-                label, recipe, denoise, teacher, fit, **changes
+    def trained(seed: int, label: str, teacher: Params | None = None) -> Trained:
+        def fit(phase: str, step: Callable, state: PyTree, *, steps: int) -> Any:
+            size = {"batch_size": recipe.batch, "chunk": recipe.chunk}
+            key = keys[seed][0 if teacher is None else 1]
+            shown = f"{phase}, seed {seed}"
+            return training.fit(
+                step, state, data.images, key, steps=steps, progress=shown, **size
             )
-        )
+
+        began = time.monotonic()
+        if teacher is None:
+            run = train_teacher(recipe, denoise, network(seed)[1], fit)
+        else:
+            run = distil(label, recipe, denoise, teacher, fit, **STUDENTS[label])
+        return Trained(run.state.ema, time.monotonic() - began)
+
+    teachers = list(
+        _plane.side_by_side(trained, [(seed, "teacher") for seed in range(seeds)])
+    )
+    tasks = [
+        (seed, label, teachers[seed].params)
+        for seed in range(seeds)
+        for label in students
+    ]
+    of_task = list(_plane.side_by_side(trained, tasks))
     sampler = _digits.Sampler(denoise, data.images.shape[1:], recipe)
-    samples = {
-        label: sampler(params, keys[2], 35 if label == "teacher" else 1)
-        for label, (params, _) in trained.items()
-    }
-    figures = {
-        label: _digits.compare(data, data.images, images)
-        | {"seconds": trained[label][1]}
-        for label, images in samples.items()
-    }
-    return figures, {"real": data.images, **samples}
+    figures: dict[str, list[Figures]] = {label: [] for label in ("teacher", *students)}
+    images = {"real": data.images}
+    for (seed, label), run in [
+        *(((seed, "teacher"), run) for seed, run in enumerate(teachers)),
+        *((task[:2], run) for task, run in zip(tasks, of_task, strict=True)),
+    ]:
+        drawn = sampler(run.params, keys[seed][2], 35 if label == "teacher" else 1)
+        found = _digits.compare(data, data.images, drawn)
+        figures[label].append(found | {"seconds": run.seconds})
+        images.setdefault(label, drawn)
+    return figures, images
 
 
 def spread(runs: Sequence[Figures]) -> dict[str, str]:
@@ -164,12 +196,11 @@ def digits_row(
     out: pathlib.Path,
 ) -> Row:
     """All seeds of a data set of digits, their table, and a picture of the first."""
-    runs = [digits_run(name, recipe, students, seed) for seed in range(seeds)]
-    figures = {k: [run[k] for run, _ in runs] for k in runs[0][0]}
+    figures, images = digits_runs(name, recipe, students, seeds)
     table = [(k, *spread(of_seeds).values()) for k, of_seeds in figures.items()]
     print_table((f"{name}, {seeds} seeds", *COLUMNS), table)
     picture = out / f"{name}.png"
-    _digits.draw_digits(runs[0][1], picture)
+    _digits.draw_digits(images, picture)
     return Row(figures, digits_claims(name, figures), [picture])
 
 
