@@ -1,15 +1,13 @@
 import os
+import re
 
 import jax
 import pytest
 
 
 def pytest_configure(config):
-    # Nearly all the time of these tests is XLA's. Its older emitters compile the same
-    # programs in two thirds of the time; `make test-newest` takes the default ones.
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
-    # What one test has compiled, the other worker, the programs that they start and the
-    # next run read from here.
+    # Nearly all the time of these tests is XLA's: what one of them has compiled, the
+    # other worker, the programs that they start and the next run read from here.
     cache = str(config.rootpath / ".cache" / "jax")
     for name, value in {
         "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR", cache),
@@ -18,6 +16,14 @@ def pytest_configure(config):
     }.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
+
+
+def pytest_collection_modifyitems(items):
+    # The Makefile compiles these in another way than the rest.
+    bessel = re.compile("bessel|special|vmf|von_mises|spher|expfam|exponential_family")
+    for item in items:
+        if bessel.search(item.nodeid):
+            item.add_marker(pytest.mark.bessel)
 
 
 @pytest.fixture

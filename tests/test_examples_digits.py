@@ -26,11 +26,14 @@ TINY = {
 }
 # The example with a recipe of seconds, as a program of its own.
 PROGRAM = f"""
+import signal
 import sys
 import tyro
 from examples import _digits
 from examples.one_step_digits import Settings, run
 _digits.RECIPES["digits"] = _digits.RECIPES["digits"]._replace(**{TINY})
+# A shell starts what it runs in the background deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(run(tyro.cli(Settings)))
 """
 
