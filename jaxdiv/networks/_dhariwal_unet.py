@@ -63,8 +63,9 @@ class DhariwalUNet(UNet):
       >>> size = dict(model_channels=8, channel_mult=(1, 2), num_blocks=1)
       >>> heads = dict(channels_per_head=8)
       >>> net = networks.DhariwalUNet(8, 1, **size, **heads, rngs=nnx.Rngs(0))
-      >>> forward = jax.jit(lambda x, noise: net(x, noise, features="encoder"))
-      >>> out, features = forward(jnp.ones((2, 8, 8, 1)), jnp.zeros(2))
+      >>> forward = lambda x, noise: net(x, noise, features="encoder")
+      >>> x, noise = jnp.ones((2, 8, 8, 1)), jnp.zeros(2)
+      >>> out, features = jax.eval_shape(forward, x, noise)
       >>> print(out.shape, [level.shape for level in features])
       (2, 8, 8, 1) [(2, 8, 8, 8), (2, 4, 4, 16)]
 
