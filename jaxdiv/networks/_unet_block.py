@@ -25,15 +25,26 @@ class Init(NamedTuple):
     bias: bool = False
 
 
+def _uniform(scale: float, mode: str) -> nnx.Initializer:
+    """As `variance_scaling`, but drawn as a row: a quarter of the compilation."""
+
+    def draw(key: Key, shape: Sequence[int], dtype: Any = jnp.float32) -> Array:
+        field = math.prod(shape[:-2])
+        fans = {"fan_in": shape[-2], "fan_avg": (shape[-2] + shape[-1]) / 2}
+        limit = math.sqrt(3 * scale / (field * fans[mode]))
+        row = jax.random.uniform(key, (math.prod(shape),), dtype, -limit, limit)
+        return row.reshape(shape)
+
+    return draw
+
+
 def xavier(gain: float = 1.0) -> Init:
     """Xavier's uniform law, with the weights multiplied by `gain`."""
-    law = nnx.initializers.variance_scaling(gain**2, "fan_avg", "uniform")
-    return Init(law)
+    return Init(_uniform(gain**2, "fan_avg"))
 
 
-UNIFORM = Init(
-    nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"), bias=True
-)  # kernel and bias in [-1, 1] / sqrt(fan_in)
+# Kernel and bias in [-1, 1] / sqrt(fan_in).
+UNIFORM = Init(_uniform(1 / 3, "fan_in"), bias=True)
 ZERO = Init(nnx.initializers.zeros_init())
 
 
