@@ -57,7 +57,7 @@ class Settings:
     seed: int = 0
     """The first of them."""
     quick: bool = False
-    """Show the flow in a minute; the figures are then not promised."""
+    """Show the flow with less of all; the figures are then not promised."""
 
 
 class Pair(NamedTuple):
