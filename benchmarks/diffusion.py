@@ -77,8 +77,8 @@ def passes(denoise: Callable, family: str) -> dict[str, tuple[int, Callable]]:
 
 def step_row(label: str, family: str) -> tuple:
     """Steps and sums of passes in a second."""
-    _, scan, rounds, _ = NETS[label]
-    denoise, discriminate, params, head, real = load(NETS[label].data)
+    data, scan, rounds, _ = NETS[label]
+    denoise, discriminate, params, head, real = load(data)
     adam = optax.adam(1e-4, b1=0.0)
     cfg = diffusion.DistillConfig(
         denoise,

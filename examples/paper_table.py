@@ -49,7 +49,7 @@ class Settings:
     """The tables of three papers on diffusion models, at the scale of two cores."""
 
     rows: tuple[int, ...] = (1, 2, 3, 4, 5)
-    """Which rows; row 6, with one seed, is the longest."""
+    """Which rows; row 6 has one seed."""
     seeds: int = 3
     """Number of seeds of rows 2 to 5."""
     out: pathlib.Path = pathlib.Path("out/paper_table")
@@ -169,10 +169,9 @@ def digits_runs(
     sampler = _digits.Sampler(denoise, data.images.shape[1:], recipe)
     figures: dict[str, list[Figures]] = {label: [] for label in ("teacher", *students)}
     images = {"real": data.images}
-    for (seed, label), run in [
-        *(((seed, "teacher"), run) for seed, run in enumerate(teachers)),
-        *((task[:2], run) for task, run in zip(tasks, of_task, strict=True)),
-    ]:
+    runs = {(seed, "teacher"): run for seed, run in enumerate(teachers)}
+    runs |= {task[:2]: run for task, run in zip(tasks, of_task, strict=True)}
+    for (seed, label), run in runs.items():
         drawn = sampler(run.params, keys[seed][2], 35 if label == "teacher" else 1)
         found = _digits.compare(data, data.images, drawn)
         figures[label].append(found | {"seconds": run.seconds})

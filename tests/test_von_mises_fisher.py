@@ -202,6 +202,25 @@ def test_published_js_pair(x64):
     )
 
 
+@pytest.mark.parametrize("dim", [3, 64])
+def test_jeffreys_on_all_sides_of_its_borders(dim, x64):
+    p = np.array([0.5, 2.0, 18.0, 84.0, 70.0, 974.0, 20.0])
+    q = np.array([0.5001, 30.0, 16.0, 75.9, 71.0, 1050.0, 4000.0])
+    mu_p, mu_q = (np.asarray(mu) for mu in directions(dim, np.cos(1e-3)))
+    pairs = zip(mu_p, mu_q, strict=True)
+    with mpmath.workdps(40):
+        apart = mpmath.fsum((mpmath.mpf(a) - mpmath.mpf(b)) ** 2 / 2 for a, b in pairs)
+
+        def exact(p, q):
+            v, p, q = mpmath.mpf(dim) / 2, mpmath.mpf(p), mpmath.mpf(q)
+            a, b = (mpmath.besseli(v, k) / mpmath.besseli(v - 1, k) for k in (p, q))
+            return float((p - q) * (a - b) + (q * a + p * b) * apart)
+
+        expected = [exact(*pair) for pair in zip(p, q, strict=True)]
+    actual = jax.jit(jax.vmap(dist.vmf_jeffreys, (None, 0, None, 0)))(mu_p, p, mu_q, q)
+    np.testing.assert_allclose(actual, expected, rtol=5e-14)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dim", [2, 3, 64, 4096])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

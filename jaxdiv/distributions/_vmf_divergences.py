@@ -43,9 +43,6 @@ class _Pair(NamedTuple):
     apart: Array
     dim: int
 
-    def swapped(self) -> "_Pair":
-        return self._replace(p=self.q, q=self.p)
-
 
 def vmf_kl(
     mu_p: ArrayLike, kappa_p: ArrayLike, mu_q: ArrayLike, kappa_q: ArrayLike
@@ -376,6 +373,7 @@ def _kl_formula(pair: _Pair, h: Array, lost: Array) -> Array:
 
 def _jeffreys(pair: _Pair) -> Array:
     p, q, apart, dim = pair
+    # Between near concentrations the resultant rises by the integral of its slope.
     least = jnp.minimum(p, q)
     near = jnp.abs(q - p) < _NEAR * (dim + least)
     u = jnp.asarray((_NODES + 1) / 2, p.dtype)
