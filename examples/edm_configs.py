@@ -13,7 +13,11 @@ What the authors of f-distill and Uni-Instruct ran on GPUs, ready for data and w
         **edm_configs.distill_options(config),
     )
 
-Class labels reach a conditional network by an `apply` that closes over them.
+    state = diffusion.distill_state(cfg, teacher, head)
+    step = diffusion.make_step(cfg)
+    state, metrics = step(state, (images, one_hot_labels), key)
+
+Without classes the batch is the images alone.
 Xu, Nie and Vahdat, 2025, arXiv:2502.15681 (settings of NVlabs/FastGen);
 Wang et al., 2025, arXiv:2505.20755 (settings of a-little-hoof/Uni_Instruct).
 """
@@ -330,13 +334,13 @@ def mean_logits(levels: Sequence[Array]) -> Array:
 def discriminator(
     config: Distillation, apply: Apply, *, rngs: nnx.Rngs | None = None
 ) -> tuple[Apply, Params]:
-    """The function `(head, fake, x, t) -> logits`, and the initial head."""
+    """The function `(head, fake, x, t[, labels]) -> logits`, and the initial head."""
 
-    def levels(fake: Params, x: Array, t: Array) -> Sequence[Array]:
-        return apply(fake, x, t, features="encoder")[1]
+    def levels(fake: Params, *x_t_labels: Array) -> Sequence[Array]:
+        return apply(fake, *x_t_labels, features="encoder")[1]
 
     if not config.head_resolutions:
-        return lambda head, fake, x, t: mean_logits(levels(fake, x, t)), {}
+        return lambda head, *seen: mean_logits(levels(*seen)), {}
     net = config.network
     channels = {
         net.resolution >> level: net.model_channels * mult
@@ -345,4 +349,4 @@ def discriminator(
     channels = {size: channels[size] for size in config.head_resolutions}
     heads = EncoderHeads(channels, rngs=nnx.Rngs(0) if rngs is None else rngs)
     judge, head = networks.pure(heads)
-    return lambda head, fake, x, t: judge(head, levels(fake, x, t)), head
+    return lambda head, *seen: judge(head, levels(*seen)), head

@@ -733,3 +733,76 @@ def test_the_expanded_step_in_low_precision():
     for name, metric in metrics.items():
         assert jnp.isfinite(metric), name
         assert metric.dtype == jnp.float32, name
+
+
+# --- Conditions ----------------------------------------------------------------------
+
+CLASSES = jnp.array([[1.0], [-0.5], [0.3]])
+
+
+def of_class(params, labels):
+    return {"mean": labels @ params["mean"], "log_std": params["log_std"]}
+
+
+def conditional(**options):
+    """The toy with a mean for each of three classes, given as one-hot labels."""
+    cfg = config(**options)
+    return cfg._replace(
+        denoise=lambda params, x, t, labels: gaussian_denoise(
+            of_class(params, labels), x, t
+        ),
+        discriminate=lambda head, fake, x, t, labels: quadratic_logits(
+            head, fake, x - labels @ CLASSES, t
+        ),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["integral", "expanded"])
+def test_one_student_finds_the_law_of_every_class(family):
+    cfg = conditional(family=family)
+    teacher = TEACHER | {"mean": CLASSES}
+    labels = jnp.eye(3)[jnp.arange(96) % 3]
+    data = labels @ CLASSES + 0.5 * jax.random.normal(jax.random.key(7), (96, 1))
+    step = diffusion.make_step(cfg)
+
+    def body(state, key):
+        return step(state, (data, labels), key)
+
+    state = diffusion.distill_state(
+        cfg, teacher, HEAD, student_params=teacher | {"mean": jnp.zeros((3, 1))}
+    )
+    keys = jax.random.split(jax.random.key(0), 800)
+    state, _ = jax.jit(lambda state: jax.lax.scan(body, state, keys))(state)
+    found = [student_law(of_class(state.ema, row)) for row in jnp.eye(3)]
+    means, stds = np.array(found).T
+    np.testing.assert_allclose(means, CLASSES[:, 0], atol=0.1)
+    np.testing.assert_allclose(stds, 0.5, atol=0.1)
+
+
+@pytest.mark.slow
+def test_a_condition_is_what_a_closure_over_it_is():
+    cfg = conditional(family="expanded", gan_weight=0.1, remat=True)
+    cfg = cfg._replace(teacher_denoise=lambda *seen: 1.1 * cfg.denoise(*seen))
+    labels = jnp.eye(3)[jnp.array([0, 2, 1, 1])]
+    closed = cfg._replace(
+        denoise=lambda *seen: cfg.denoise(*seen, labels),
+        teacher_denoise=lambda *seen: cfg.teacher_denoise(*seen, labels),
+        discriminate=lambda *seen: cfg.discriminate(*seen, labels),
+    )
+    state = diffusion.distill_state(cfg, TEACHER | {"mean": CLASSES}, HEAD)
+    x = jnp.linspace(-0.2, 2.0, 4)[:, None]
+    given = stepped(cfg, batch=(x, labels), state=state)
+    assert_same(given, stepped(closed, batch=x, state=state), rtol=1e-6)
+
+
+def test_a_condition_has_a_row_for_each_sample():
+    step = diffusion.make_step(conditional())
+    state = diffusion.distill_state(conditional(), TEACHER | {"mean": CLASSES}, HEAD)
+    x, key = jnp.ones((4, 1)), jax.random.key(0)
+    with pytest.raises(ValueError, match=r"condition has an array of shape \(3, 3\)"):
+        step(state, (x, jnp.eye(3)), key)
+    with pytest.raises(ValueError, match="condition has an array of shape"):
+        step(state, (x, jnp.float32(0)), key)
+    with pytest.raises(ValueError, match="batch is a tuple of 3"):
+        step(state, (x, x, x), key)

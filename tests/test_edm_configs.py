@@ -70,7 +70,7 @@ def test_two_small_steps_on_random_weights(name):
     network = dataclasses.replace(
         config.network,
         resolution=4,
-        label_dim=0,
+        label_dim=min(config.network.label_dim, 3),
         model_channels=8,
         channel_mult=(1,),
         num_blocks=1,
@@ -91,6 +91,8 @@ def test_two_small_steps_on_random_weights(name):
     state = diffusion.distill_state(cfg, params, head)
     step = jax.jit(diffusion.make_step(cfg), compiler_options=QUICK)
     batch = jnp.cos(jnp.arange(96.0)).reshape(2, 4, 4, 3)
+    if network.label_dim:
+        batch = batch, jnp.eye(network.label_dim)[jnp.array([2, 0])]
     for i in range(2):
         state, metrics = step(state, batch, jax.random.key(i))
     assert all(np.isfinite(x) for x in metrics.values())

@@ -24,6 +24,9 @@ class DistillConfig(NamedTuple):
     ``aux_log_time=(-1.2, 1.2)``. What concerns gradients alone, such as
     `optax.zero_nans`, `optax.clip` or a scale, belongs in the optimizers.
 
+    Where the batches of the step are pairs of samples and condition, `denoise`,
+    `discriminate` and `teacher_denoise` take the condition as their last argument.
+
     Attributes:
       denoise: `(params, x, t) -> denoised`, the one function of teacher, student and
         fake denoiser; x is `(B, ...)`, t a scalar or `(B,)`. The student is called

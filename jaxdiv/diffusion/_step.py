@@ -247,9 +247,41 @@ def _student_turn(
     return jax.lax.cond(waits, lambda state: (state, nothing), update, state)
 
 
+def _with_condition(
+    cfg: DistillConfig, batch: Array | tuple[Array, PyTree]
+) -> tuple[DistillConfig, Array]:
+    """The samples of a batch, and the functions with its condition as last argument."""
+    if not isinstance(batch, tuple):
+        (real,) = _check.floating(batch=batch)
+        return cfg, real
+    if len(batch) != 2:
+        raise ValueError(
+            f"batch is a tuple of {len(batch)}; expected samples, or the pair of "
+            "samples and condition."
+        )
+    (real,), condition = _check.floating(batch=batch[0]), batch[1]
+    for leaf in jax.tree.leaves(condition):
+        if jnp.shape(leaf)[:1] != real.shape[:1]:
+            raise ValueError(
+                f"The condition has an array of shape {jnp.shape(leaf)}; expected "
+                f"{real.shape[0]} rows, one for each of the samples of the batch."
+            )
+
+    def conditioned(function: Callable) -> Callable:
+        return lambda *arguments: function(*arguments, condition)
+
+    teacher = cfg.teacher_denoise
+    cfg = cfg._replace(
+        denoise=conditioned(cfg.denoise),
+        discriminate=conditioned(cfg.discriminate),
+        teacher_denoise=None if teacher is None else conditioned(teacher),
+    )
+    return cfg, real
+
+
 def make_step(
     cfg: DistillConfig,
-) -> Callable[[DistillState, Array, Key], tuple[DistillState, Metrics]]:
+) -> Callable[[DistillState, Any, Key], tuple[DistillState, Metrics]]:
     r"""The training step of student, fake denoiser and discriminator.
 
     One step is `aux_updates` updates of the fake denoiser (score matching on the
@@ -270,8 +302,11 @@ def make_step(
     Returns:
       A pure function `step(state, batch, key) -> (state, metrics)` of a
       `DistillState`, real samples `(B, ...)` and a key, to be jitted or scanned; the
-      state may be donated. Under `jax.jit` with a batch sharded over devices all
-      means are over the whole batch. The metrics are scalars: `loss` with its parts
+      state may be donated. The batch may be the pair `(samples, condition)`: class
+      labels, or any pytree of arrays with B rows. It is then the last argument of the
+      functions of `cfg`, and the student makes samples of these same conditions.
+      Under `jax.jit` with a batch sharded over devices all means are over the whole
+      batch. The metrics are scalars: `loss` with its parts
       `distill_loss` and `gan_loss`, `fake_loss` and `discriminator_loss` (means over
       the auxiliary updates; 2 log 2 is a discriminator at chance), the norms
       `student_grad_norm`, `fake_grad_norm`, `head_grad_norm`, the mean `ratio` and
@@ -279,7 +314,7 @@ def make_step(
 
     Raises:
       ValueError: a field of `cfg` is outside its range; an unknown divergence lists
-        the names.
+        the names. The step: the condition has not B rows.
 
     Not meant to be differentiated.
 
@@ -306,16 +341,16 @@ def make_step(
     check_config(cfg)
 
     def step(
-        state: DistillState, batch: Array, key: Key
+        state: DistillState, batch: Array | tuple[Array, PyTree], key: Key
     ) -> tuple[DistillState, Metrics]:
-        (real,) = _check.floating(batch=batch)
+        seen, real = _with_condition(cfg, batch)
         key_aux, key_student = jax.random.split(key)
         state, aux = jax.lax.scan(
-            lambda state, key: _aux_update(cfg, state, real, key),
+            lambda state, key: _aux_update(seen, state, real, key),
             state,
             jax.random.split(key_aux, cfg.aux_updates),
         )
-        state, metrics = _student_turn(cfg, state, real, key_student)
+        state, metrics = _student_turn(seen, state, real, key_student)
         state = state._replace(step=state.step + 1)
         return state, metrics | jax.tree.map(jnp.mean, aux)
 
