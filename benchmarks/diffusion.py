@@ -8,7 +8,7 @@ run in turns in one process; a step is one of a scan.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,42 +18,58 @@ from flax import nnx
 from examples._digits import RECIPES, make_head
 from examples._report import print_table
 from examples._timing import best_of, compiled
-from jaxdiv import datasets, diffusion, networks
+from jaxdiv import diffusion, networks
 from jaxdiv.typing import Array, Params
 
 AUX_UPDATES = 2
 
 
 class Net(NamedTuple):
-    """A network of the examples, how many steps a scan has, and the rounds."""
+    """How a network is made, its data, how many steps a scan has, and the rounds."""
 
-    data: str
+    make: Callable[[nnx.Rngs], nnx.Module]
+    features: int
+    batch: tuple[int, ...]
     scan: int
     rounds: int
     samplers: tuple[tuple[str, int, int], ...]
 
 
+def u_net(rngs: nnx.Rngs) -> nnx.Module:
+    """For images of 28 x 28 whose 2 x 2 pixels are the channels of one."""
+    options = {"model_channels": 32, "channel_mult": (1, 2), "num_blocks": 1}
+    options |= {"attn_resolutions": (), "dropout": 0.0}
+    return networks.SongUNet(14, 4, rngs=rngs, **options)
+
+
+def mlp(name: str, *row: Any) -> Net:
+    """The dense network of a data set of digits."""
+    recipe, size = RECIPES[name], {"digits": 8, "mnist5k": 28}[name]
+    shape = (recipe.batch, size, size, 1)
+    return Net(recipe.network, recipe.features, shape, *row)
+
+
 HEUN = ("heun_edm", 18, 35)  # steps and evaluations
 NETS = {
-    "digits, MLP": Net(
+    "digits, MLP": mlp(
         "digits", 10, 7, (HEUN, ("euler", 35, 35), ("dpmpp_2m", 35, 35))
     ),
-    "MNIST-5k, U-Net": Net("mnist5k", 2, 3, (HEUN,)),
+    "MNIST-5k, MLP": mlp("mnist5k", 2, 5, (HEUN,)),
+    "14 x 14, U-Net": Net(u_net, 64, (64, 14, 14, 4), 2, 3, (HEUN,)),
 }
 
 
 def load(name: str) -> tuple[Callable, Callable, Params, Params, Array]:
-    """Denoiser, discriminator, the parameters of both, and a batch of real images."""
-    recipe = RECIPES[name]
-    images = getattr(datasets, name)().images[: recipe.batch]
-    net = networks.EDMPrecond(recipe.network(nnx.Rngs(0)), recipe.sigma_data)
-    denoise, params = networks.pure(net)
-    judge, head = networks.pure(make_head(recipe.features))
+    """Denoiser, discriminator, the parameters of both, and a batch of images."""
+    made = NETS[name]
+    denoise, params = networks.pure(networks.EDMPrecond(made.make(nnx.Rngs(0))))
+    judge, head = networks.pure(make_head(made.features))
+    images = jnp.tanh(jax.random.normal(jax.random.key(0), made.batch))
 
     def discriminate(head: Params, fake: Params, x: Array, t: Array) -> Array:
         return judge(head, denoise(fake, x, t, features=True)[1])
 
-    return denoise, discriminate, params, head, jnp.asarray(images)
+    return denoise, discriminate, params, head, images
 
 
 def passes(denoise: Callable, family: str) -> dict[str, tuple[int, Callable]]:
@@ -77,8 +93,8 @@ def passes(denoise: Callable, family: str) -> dict[str, tuple[int, Callable]]:
 
 def step_row(label: str, family: str) -> tuple:
     """Steps and sums of passes in a second."""
-    data, scan, rounds, _ = NETS[label]
-    denoise, discriminate, params, head, real = load(data)
+    scan, rounds = NETS[label].scan, NETS[label].rounds
+    denoise, discriminate, params, head, real = load(label)
     adam = optax.adam(1e-4, b1=0.0)
     cfg = diffusion.DistillConfig(
         denoise,
@@ -110,7 +126,7 @@ def step_row(label: str, family: str) -> tuple:
 
 def sampler_row(label: str, sampler: str, steps: int, evaluations: int) -> tuple:
     """Milliseconds of a sampler and of as many bare calls of its network."""
-    denoise, _, params, _, real = load(NETS[label].data)
+    denoise, _, params, _, real = load(label)
 
     def call(params: Params, x: Array) -> Array:
         return denoise(params, x, jnp.float32(1.0))

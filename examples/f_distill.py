@@ -63,7 +63,7 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "imb8": Case("imb8", (2500,)),
+    "imb8": Case("imb8", (3000,)),
     "ring8": Case("ring8", (500,)),  # balanced: little to tell apart
     "grid25": Case("grid25", (500,)),
     "hard": Case("imb8", (250, 500, 750), t_max=1.0, t_init=26.6),

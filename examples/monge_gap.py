@@ -72,7 +72,7 @@ def main(settings: Settings) -> int:
     began = time.monotonic()
     out = open_folder(settings.out)
     if settings.quick:
-        settings = dataclasses.replace(settings, steps=60, seeds=1)
+        settings = dataclasses.replace(settings, steps=50, seeds=1)
     promised = not settings.quick
 
     known = known_pairs(settings)
@@ -159,7 +159,7 @@ def known_pairs(settings: Settings) -> list[dict[str, Any]]:
     """L2-UVP of every map on every pair and seed, with the cosine of the gap's map."""
     rows = []
     for name, make in PAIRS.items():
-        if settings.quick and not name.endswith("d=2"):
+        if settings.quick and name != "Gaussian, d=2":
             continue
         for seed in range(settings.seed, settings.seed + settings.seeds):
             sample, best = make(seed)

@@ -94,16 +94,21 @@ def test_stored_features_tell_digits_apart():
     assert (nearest == labels[1::2]).mean() > 0.95
 
 
-def test_patches_put_every_pixel_back():
-    class Same(_digits.nnx.Module):
+def test_every_pixel_has_a_gain_of_its_own_at_each_level():
+    class Half(_digits.nnx.Module):
         def __call__(self, x, c_noise, *, features):
-            assert x.shape == (2, 3, 2, 4)
-            return x, x
+            return x / 2, c_noise
 
-    x = jnp.arange(48.0).reshape(2, 6, 4, 1)
-    out, inner = _digits.Patches(Same())(x, jnp.zeros(2), features=True)
-    np.testing.assert_array_equal(out, x)
-    np.testing.assert_array_equal(inner[0, 0, 0], [0, 1, 4, 5])
+    rngs = _digits.nnx.Rngs(0)
+    net = _digits.PixelGains(Half(), 6, rngs=rngs)
+    x = jnp.arange(1.0, 13).reshape(2, 2, 3, 1)
+    np.testing.assert_array_equal(net(x, jnp.zeros(2)), x / 2)  # gains start at 0
+    net.gain.kernel[...] = jnp.ones((64, 6)) * jnp.arange(6)
+    out, inner = net(x, jnp.array([0.0, 0.5]), features=True)
+    gain = (out / x - 0.5).reshape(2, 6)
+    np.testing.assert_array_equal(inner, [0.0, 0.5])
+    np.testing.assert_allclose(gain, gain[:, 1:2] * np.arange(6), atol=1e-5)
+    assert abs(gain[0, 1] - gain[1, 1]) > 1e-3
 
 
 def test_unknown_divergence_lists_the_names(tmp_path):
