@@ -19,13 +19,13 @@ def test_claims_compare_seed_by_seed():
         "DI": figures([2.0, 1.5], [0.8, 0.7]),
         "SIM": figures([1.0, 1.6], [0.9, 0.8]),
     }
-    claims = {c.claim: c for c in paper_table.digits_claims("toy", table)}
-    best = claims.pop("toy: FDfeat of the best student, SIM")
+    claims = {c.claim: c for c in paper_table.digits_claims("digits", table)}
+    best = claims.pop("digits: FDfeat of the best student, SIM")
     assert best.measured == pytest.approx(1.3)
     assert not best.holds
-    assert claims["toy: R of SIM above DI"].holds
-    assert not claims["toy: FDfeat of SIM below DI"].holds
-    assert claims["toy: FDfeat of SIM below DI"].measured == "1.300, 1.750: 1 of 2"
+    assert claims["digits: R of SIM above DI"].holds
+    assert not claims["digits: FDfeat of SIM below DI"].holds
+    assert claims["digits: FDfeat of SIM below DI"].measured == "1.300, 1.750: 1 of 2"
     assert len(claims) == 2
     assert not any(c.promised for c in claims.values())
 
