@@ -157,6 +157,7 @@ class Distillation:
     dmd_normalise: bool = True
     terms: tuple[str, ...] = ("sim",)
     omega: str | None = "abs"
+    gan_omega: bool = False
     h_through: bool = False
     remat: bool = False
     student_after: int = 0
@@ -183,6 +184,7 @@ def _uni_instruct(*, ema_mimg: float, mimg: float, **options: Any) -> Distillati
     return Distillation(
         family="expanded",
         divergence="kl",
+        gan_omega=True,
         b1=0.0,
         clip_fake=1.0,
         loss_scales=(1.0, 100.0, 1.0, 0.01),

@@ -60,6 +60,7 @@ class DistillConfig(NamedTuple):
         Uni-Instruct, with `uni_instruct_loss` and the fields below down to `remat`.
       terms: terms of the expanded loss, see `uni_instruct_loss`.
       omega: divisor of the expanded loss; `dmd_normalise` is that of the integral.
+      gan_omega: divide a sample's GAN loss by it too, as Uni-Instruct's code does.
       h_through: let the expanded gradient flow through the discriminator's logit.
       sid_alpha: alpha of `sid_loss`, in the term `sim` of any divergence; 1 leaves the
         term as it is.
@@ -97,6 +98,7 @@ class DistillConfig(NamedTuple):
     family: str = "integral"
     terms: Collection[str] = ("sim",)
     omega: str | None = "abs"
+    gan_omega: bool = False
     h_through: bool = False
     sid_alpha: float = 1.0
     distance: str = "l2"
@@ -211,6 +213,8 @@ def check_config(cfg: DistillConfig) -> None:
         _check.positive(t_init=cfg.t_init)
     _check.one_of("family", cfg.family, ("expanded", "integral"))
     check_switches(cfg.terms, cfg.omega, cfg.distance)
+    if cfg.gan_omega and cfg.family == "integral":
+        raise ValueError("gan_omega is True; expected False for the integral family.")
     _check.in_range(sid_alpha=cfg.sid_alpha)
     _check.in_range(
         0, closed=True, student_after=cfg.student_after, ratio_after=cfg.ratio_after

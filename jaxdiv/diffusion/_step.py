@@ -22,7 +22,7 @@ from jaxdiv.diffusion._expansion import uni_weights
 from jaxdiv.diffusion._noise import add_noise, over_data, spaced_time
 from jaxdiv.diffusion._precondition import dsm_error
 from jaxdiv.diffusion._state import DistillConfig, DistillState, check_config
-from jaxdiv.diffusion._uni_instruct import expanded_loss
+from jaxdiv.diffusion._uni_instruct import divisor, expanded_loss
 from jaxdiv.typing import Array, Key, Params, PyTree
 
 Metrics = dict[str, Array]
@@ -123,7 +123,8 @@ def _expanded_loss(
     t: Array,
     ratio: Array,
     logits: Array,
-) -> Array:
+) -> tuple[Array, Array]:
+    """The loss, and what it divides each sample's by."""
     log_ratio = jnp.log(ratio)
     if cfg.h_through:  # its value, with the derivative of the clipped logit
         low, high = map(math.log, cfg.ratio_clip)
@@ -137,17 +138,21 @@ def _expanded_loss(
         uni_weights("reverse_kl", 0.0),
     )
     alpha = cfg.law.alpha(t)
-    return expanded_loss(
+    sigma = cfg.law.sigma(t) / alpha
+    d_teacher, d_fake = _denoised(cfg, state, noised, t)
+    loss = expanded_loss(
         x0,
         noised / over_data(alpha, x0),
-        cfg.law.sigma(t) / alpha,
-        *_denoised(cfg, state, noised, t),
+        sigma,
+        d_teacher,
+        d_fake,
         weights,
         terms=cfg.terms,
         omega=cfg.omega,
         sid_alpha=cfg.sid_alpha,
         distance=cfg.distance,
     )
+    return loss, divisor(cfg.omega, sigma, x0, d_teacher)
 
 
 def _student_loss(
@@ -164,12 +169,17 @@ def _student_loss(
     normalised, bins = bin_normalise(
         ratio, t, state.ratio_bins, rate=cfg.bin_rate, **limits
     )
+    per_sample = generator_loss(logits)
     if cfg.family == "integral":
         distill_loss = _integral_loss(cfg, state, x0, noised, t, normalised)
     else:
-        distill_loss = _expanded_loss(cfg, state, x0, noised, t, normalised, logits)
+        distill_loss, omega = _expanded_loss(
+            cfg, state, x0, noised, t, normalised, logits
+        )
+        if cfg.gan_omega:
+            per_sample /= omega
     distill_loss /= x0.size / x0.shape[0]
-    gan_loss = generator_loss(logits).mean()
+    gan_loss = per_sample.mean()
     loss = distill_loss + cfg.gan_weight * gan_loss
     metrics = {
         "loss": loss,

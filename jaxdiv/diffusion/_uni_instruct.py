@@ -38,7 +38,7 @@ def _dot(x: Array, y: Array) -> Array:
     return jnp.sum(x * y, range(1, x.ndim))
 
 
-def _omega(omega: str | None, sigma: Array, x0: Array, d_teacher: Array) -> Array:
+def divisor(omega: str | None, sigma: Array, x0: Array, d_teacher: Array) -> Array:
     """What the loss of a sample is divided by."""
     if omega == "abs":
         error = jnp.abs(x0 - d_teacher).mean(range(1, x0.ndim))
@@ -95,7 +95,7 @@ def expanded_loss(
     if "di" in terms:
         push = constant(over_data(_dot(gap, gap) / sigma**2, gap) * gap)
         loss += constant(weights.c_di) * _dot(push, xt)
-    return jnp.mean(loss / _omega(omega, sigma, x0, d_teacher))
+    return jnp.mean(loss / divisor(omega, sigma, x0, d_teacher))
 
 
 def uni_instruct_loss(
