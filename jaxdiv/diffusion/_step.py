@@ -302,9 +302,10 @@ def make_step(
 
     where :math:`L_{distill}` is `f_distill_loss` or `uni_instruct_loss`, as the family
     of `cfg` says, with the weights of the divergence at the discriminator's ratio,
-    clipped, normalised in its time bin and over the batch; and last the running average
-    of the student. The expanded family sends the gradient through teacher and fake
-    denoiser, which takes their backward passes too.
+    clipped, normalised in its time bin and over the batch, and :math:`L_g` is the
+    generator's of `gan_losses`; and last the running average of the student. The
+    expanded family sends the gradient through teacher and fake denoiser, which takes
+    their backward passes too.
 
     Args:
       cfg: the distillation.
