@@ -62,7 +62,7 @@ def test_gaussian_data(x64, key, name):
 
 
 @pytest.mark.parametrize("name", LAWS)
-@pytest.mark.parametrize("d", [2, 5])
+@pytest.mark.parametrize("d", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_mixtures(x64, key, d, name):
     (law, options), mixture = LAWS[name], three_modes(d)
     x = mixture.sample(key, (300,), *at(law, law.t_min))

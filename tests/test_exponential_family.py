@@ -207,6 +207,7 @@ def mp_renyi(name, t1, t2, a):
         return float(g1 - g0 - slope)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NATURAL)
 def test_near_and_far_parameters_keep_their_digits(x64, name):
     t1, t2, kl, renyi = table(name)

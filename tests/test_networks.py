@@ -252,6 +252,7 @@ def test_preconditioning_by_hand():
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_dropout_needs_a_key_and_changes_the_output():
     apply, params = randomised(lambda: TINY["unet"](dropout=0.5))
     quiet = apply(params, TINY_X, TINY_LEVEL)

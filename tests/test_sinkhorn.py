@@ -260,6 +260,7 @@ def test_not_converged_is_said():
     assert start.n_iters < longer.n_iters
 
 
+@pytest.mark.slow
 def test_over_relaxation_halves_the_iterations():
     x, y = clouds(512, 512, 2)
     eps = 0.01 * float(((x[:, None] - y) ** 2).sum(-1).mean())

@@ -58,7 +58,9 @@ def directions(dim, cosine, dtype=np.float64):
     return mu_p.astype(dtype), mu_q.astype(dtype)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.float64]
+)
 @pytest.mark.parametrize("law", PUBLISHED)
 def test_published_values(law, dtype, x64):
     dim, p, q, cosine, alpha = law
@@ -345,6 +347,7 @@ def test_moments_of_draws(dim, x64):
         assert jnp.linalg.norm(across.mean(0)) < 4 * np.sqrt((1 - A**2) / n)
 
 
+@pytest.mark.slow
 def test_the_marginal_law_by_quadrature(x64):
     for dim in (2, 3, 8, 64):
         for kappa in (0.0, 0.5, 20.0, 900.0):
@@ -365,6 +368,7 @@ def test_the_marginal_law_by_quadrature(x64):
     assert dist.vmf_marginal_cdf(-1.0, 2.0, 3) == 0
 
 
+@pytest.mark.slow
 def test_the_derivative_of_draws_is_unbiased(x64):
     # A' of d = 5, kappa = 2; through the accepted proposal one gets 0.1276.
     mu, _ = directions(5, 0.0)
